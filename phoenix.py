@@ -3794,7 +3794,7 @@ class View(metaclass=_Recording):
                 scope[name] = view._render_partial
             elif any(name in vars(base) for base in cls.__mro__ if base not in (View, object)) and not name.startswith("__"):
                 scope[name] = getattr(view, name)
-            elif name in namespace:
+            elif name in namespace and namespace[name] is not _HTML_NAMES.get(name):
                 continue
             elif name in _CONN_HELPERS or name.endswith(("_path", "_url")):
                 conn_names.append(name)
