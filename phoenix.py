@@ -29,7 +29,11 @@ The file is a book. Each chapter rests on the chapters above it only:
 
 from __future__ import annotations
 
+import base64
+import codecs
 import contextvars
+import functools
+import hashlib
 import io
 import json as jsonlib
 import logging
@@ -38,6 +42,8 @@ import re
 import sys
 import time
 import types
+import zlib
+from _thread import get_ident as _get_ident
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hmac import compare_digest
@@ -411,7 +417,7 @@ def _caller(depth: int = 2) -> str:
 #
 # Sources: Plug.Conn, RFC 9110 §5.5 (field values), RFC 6265 (cookies).
 
-__all__ += ["AlreadySentError", "NotSentError", "InvalidHeaderError", "CookieOverflowError", "RequestBody", "Adapter"]
+__all__ += ["AlreadySentError", "NotSentError", "InvalidHeaderError", "CookieOverflowError", "ClientDisconnected", "RequestBody", "Adapter"]
 
 
 class AlreadySentError(PhoenixError):
@@ -494,6 +500,9 @@ def _http_date(timestamp: float) -> str:
     return f"{day}, {t.tm_mday:02} {month} {t.tm_year:04} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
 
 
+_READ_AHEAD = 65_536  # bytes that are received before anybody takes them
+
+
 class Adapter:
     """The far side of a conn: where its body comes from and where its chunks go.
 
@@ -565,6 +574,15 @@ class RequestBody:
                 raise RequestTooLargeError(length)
             parts.append(part)
         return b"".join(parts)
+
+
+class ClientDisconnected(PhoenixError):
+    """The client went away while its body was being read, or its response written."""
+
+    status = 400
+
+    def __init__(self, message: str = "the client has disconnected") -> None:
+        super().__init__(message)
 
 
 class RequestTooLargeError(PhoenixError):
@@ -4765,15 +4783,12 @@ def _decode_segment(segment: str) -> str:
     """Undo percent-encoding (RFC 3986 §2.1). Raises ``BadRequestError`` for bad escapes and bad UTF-8."""
     if "%" not in segment:
         return segment
-    if _BAD_ESCAPE(segment):
+    if _BAD_ESCAPE.search(segment):
         raise BadRequestError(f"the path segment {segment!r} holds a `%` that two hex digits do not follow")
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
         raise BadRequestError(f"the path segment {segment!r} is not UTF-8") from None
-
-
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 
 
 class Route:
@@ -5124,6 +5139,7 @@ class _RouterRecorder:
         self.pipelines: dict[str, list[PlugEntry]] = {}
         self.scopes = [_Scope()]
         self.open_pipeline: str | None = None
+        self.mount: Any = None  # the socket whose block this is: see Channels
 
     def plug(self, target: Any, arguments: tuple[Any, ...], options: dict[str, Any], where: str) -> PlugEntry:
         if self.open_pipeline is None:
@@ -5857,9 +5873,9 @@ def _not_acceptable(accept: str, formats: Sequence[str]) -> str:
 
 # --- Conn: responses ----------------------------------------------------------------------
 
-_TEXT = ("text/plain; charset=utf-8",)
-_HTML = ("text/html; charset=utf-8",)
-_JSON = ("application/json; charset=utf-8",)
+_TEXT_TYPE = ("text/plain; charset=utf-8",)
+_HTML_TYPE = ("text/html; charset=utf-8",)
+_JSON_TYPE = ("application/json; charset=utf-8",)
 _UNSAFE_IN_REDIRECT = re.compile(r"\\|/%09|[\x00-\x1f\x7f]").search
 
 
@@ -5884,11 +5900,11 @@ class Conn(SessionConn):
 
     def text(self, data: object) -> Self:
         """Answer with plain text, and the status that ``put_status`` has set, or 200."""
-        return self._respond(_TEXT, data if isinstance(data, str) else str(data))
+        return self._respond(_TEXT_TYPE, data if isinstance(data, str) else str(data))
 
     def html(self, data: str) -> Self:
         """Answer with HTML. Nothing is escaped: put values from users through ``escape`` or a template."""
-        return self._respond(_HTML, data)
+        return self._respond(_HTML_TYPE, data)
 
     def json(self, data: Any) -> Self:
         """Answer with JSON. Raises ``ArgumentError`` for values that JSON has no form for."""
@@ -5899,7 +5915,7 @@ class Conn(SessionConn):
             return self.put_resp_content_type("text/javascript")._respond(
                 (), f"/**/ typeof {callback} === 'function' && {callback}({body});"
             )
-        return self._respond(_JSON, body)
+        return self._respond(_JSON_TYPE, body)
 
     def redirect(self, to: str | None = None, *, external: str | None = None) -> Self:
         """Send the client to another path of this site, or with *external* to any URL. The status is 302 unless set.
@@ -6056,8 +6072,8 @@ class Conn(SessionConn):
         body = _encoded(name, render(view, name, given))
         if "content-type" not in self._resp_headers:
             media_type = MIME.type(format)
-            self._resp_headers["content-type"] = _HTML if format == "html" else (f"{media_type}; charset=utf-8",)
-        return self._respond(_HTML, body)
+            self._resp_headers["content-type"] = _HTML_TYPE if format == "html" else (f"{media_type}; charset=utf-8",)
+        return self._respond(_HTML_TYPE, body)
 
     def _template_of_action(self) -> str:
         if self.action_name is None:
@@ -6296,6 +6312,2552 @@ def _class_beside(cls: type, name: str) -> Any:
     return found
 
 # ==========================================================================================
+# 10. PubSub and presence                                            depends on: Ground, Plug
+# ==========================================================================================
+#
+# One part of an app says that something happened; others, which it does not know, hear of it.
+# Who wants to hear subscribes to a topic, a plain string, with a mailbox to read from or a
+# function to be called. `broadcast` hands a message to every subscriber of a topic, from any
+# thread, and keeps the order of each sender. Delivery is at most once: who is not there when it
+# happens reads the state again when he comes back.
+#
+# A message to the clients of a channel is a `Broadcast`. A thousand clients get the same bytes,
+# so it remembers each form it was encoded in: encoded once, written a thousand times.
+#
+# Presence answers the question who is there: a table kept by topic, changed as sockets come and
+# go, whose changes are themselves broadcast.
+#
+# Sources: Phoenix.PubSub, Phoenix.Socket.Broadcast, Phoenix.Presence, Phoenix.Tracker.
+
+__all__ += ["PubSub", "Mailbox", "MailboxFullError", "Broadcast", "Presence"]
+
+
+class MailboxFullError(PhoenixError):
+    """A subscriber did not read its mailbox; it was closed rather than have messages dropped silently."""
+
+
+class Broadcast:
+    """A message to the clients of a channel: ``Broadcast("rooms:lobby", "new:msg", {"body": "hi"})``."""
+
+    __slots__ = ("topic", "event", "payload", "_encoded")
+
+    def __init__(self, topic: str, event: str, payload: Any) -> None:
+        self.topic, self.event, self.payload = topic, event, payload
+        self._encoded: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Broadcast({self.topic!r}, {self.event!r}, {self.payload!r})"
+
+    def encoded(self, encode: Callable[[Broadcast], Any]) -> Any:
+        """Return ``encode(self)``, made at the first call."""
+        found = self._encoded.get(encode)
+        if found is None:
+            found = self._encoded[encode] = encode(self)
+        return found
+
+
+class Mailbox:
+    """Where a subscriber's messages wait, in order::
+
+        async for message in pubsub.subscribe("logging"): ...
+
+        with pubsub.subscribe("logging") as mailbox:
+            message = await mailbox.get(timeout=5)        # or mailbox.get_blocking(timeout=5) in a thread
+
+    A mailbox that nobody holds any more unsubscribes by itself. Over *limit* unread messages it closes, and reading it
+    raises ``MailboxFullError`` after what had come.
+    """
+
+    __slots__ = ("topics", "limit", "_messages", "_pubsub", "_wake", "_closed", "_lock", "__weakref__")
+
+    def __init__(self, pubsub: PubSub, limit: int = 100_000) -> None:
+        from collections import deque
+
+        self.topics: set[str] = set()
+        self.limit = limit
+        self._pubsub = pubsub
+        self._messages: deque[Any] = deque()
+        self._wake: Callable[[], object] | None = None  # wakes whoever waits for a message
+        self._closed: Exception | None = None
+        self._lock = pubsub._lock
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __enter__(self) -> Mailbox:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unsubscribe from all topics; reading ends after what has come."""
+        self._close(StopIteration())
+
+    def _close(self, why: Exception) -> None:
+        for topic in list(self.topics):
+            self._pubsub.unsubscribe(self, topic)
+        with self._lock:
+            self._closed = self._closed or why
+            wake, self._wake = self._wake, None
+        if wake:
+            wake()
+
+    def _put(self, message: Any) -> None:
+        with self._lock:
+            full = len(self._messages) >= self.limit
+            if not full:
+                self._messages.append(message)
+            wake, self._wake = self._wake, None
+        if full:
+            logger.error("a mailbox of %s has %d unread messages and was closed", sorted(self.topics), self.limit)
+            self._close(MailboxFullError(f"the mailbox was closed at {self.limit} unread messages: read it faster"))
+        if wake:
+            wake()
+
+    def _take(self, wake: Callable[[], object]) -> tuple[bool, Any]:
+        """Return ``(True, message)``, or promise to call *wake* when there is one."""
+        with self._lock:
+            if self._messages:
+                return True, self._messages.popleft()
+            if self._closed is not None:
+                raise self._closed if isinstance(self._closed, MailboxFullError) else LookupError("the mailbox is closed")
+            self._wake = wake
+        return False, None
+
+    async def get(self, timeout: float | None = None) -> Any:
+        """Return the next message. Raises ``TimeoutError`` after *timeout* seconds, ``LookupError`` when closed."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            future = loop.create_future()
+            found, message = self._take(lambda: _resolve(loop, future))
+            if found:
+                return message
+            timer = None if deadline is None else loop.call_at(deadline, _resolve_now, future, False)
+            try:
+                if await future is False:
+                    raise TimeoutError(f"no message came within {timeout} s")
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def get_blocking(self, timeout: float | None = None) -> Any:
+        """As ``get``, for threads."""
+        import threading
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            event = threading.Event()
+            found, message = self._take(event.set)
+            if found:
+                return message
+            if not event.wait(None if deadline is None else max(0, deadline - time.monotonic())):
+                raise TimeoutError(f"no message came within {timeout} s")
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            try:
+                message = await self.get()
+            except LookupError:
+                return
+            yield message
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            try:
+                message = self.get_blocking()
+            except LookupError:
+                return
+            yield message
+
+
+def _resolve_now(future: Any, value: Any = True) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _resolve(loop: Any, future: Any) -> None:
+    """Resolve a future from any thread."""
+    try:
+        loop.call_soon_threadsafe(_resolve_now, future)
+    except RuntimeError:
+        pass  # the loop is closed: nobody waits
+
+
+class PubSub:
+    """Topics and their subscribers in this process.
+
+    ``subscribe`` and ``broadcast`` may be called from any thread. Once an endpoint serves, messages are delivered on
+    its event loop.
+    """
+
+    def __init__(self) -> None:
+        from threading import Lock
+
+        self._lock = Lock()
+        self._topics: dict[str, dict[Any, tuple[Any, Callable[[Any], object]]]] = {}
+        self._loop: Any = None
+        self._thread = 0
+
+    def _serve_on(self, loop: Any) -> None:
+        """Deliver on this loop, which runs in the calling thread."""
+        self._loop, self._thread = loop, _get_ident()
+
+    if TYPE_CHECKING:
+
+        @overload
+        def subscribe(self, topic: str, /) -> Mailbox: ...
+        @overload
+        def subscribe(self, topic: str, callback: Callable[[Any], object], /) -> Callable[[Any], object]: ...
+        @overload
+        def subscribe(self, mailbox: Mailbox, topic: str, /) -> Mailbox: ...
+
+    def subscribe(self, first: Any, second: Any = None, /) -> Any:
+        """Subscribe to a topic: ``subscribe("logging")`` returns a ``Mailbox``.
+
+        ``subscribe("logging", callback)`` calls a function, which must not block, for each message; it is returned,
+        to be given to ``unsubscribe``. ``subscribe(mailbox, "logging")`` adds a topic to a mailbox.
+        """
+        if isinstance(first, Mailbox):
+            return self._subscribe_mailbox(first, second)
+        if second is None:
+            return self._subscribe_mailbox(Mailbox(self), first)
+        if not callable(second) or not isinstance(first, str):
+            raise ArgumentError(f"subscribe({first!r}, {second!r}): expected a topic and a function")
+        self._add(first, second, None, second)
+        return second
+
+    def _subscribe_mailbox(self, mailbox: Mailbox, topic: str) -> Mailbox:
+        from weakref import ref
+
+        key = id(mailbox)
+        weak = ref(mailbox, lambda _: self._remove(topic, key))  # a subscriber that is gone leaves by itself
+
+        def deliver(message: Any) -> None:
+            found = weak()
+            if found is not None:
+                found._put(message)
+
+        mailbox.topics.add(topic)
+        self._add(topic, key, None, deliver)
+        return mailbox
+
+    def _add(self, topic: str, key: Any, encode: Any, deliver: Callable[[Any], object]) -> None:
+        """Let *deliver* have the messages of *topic*; with *encode*, what that makes of a ``Broadcast``."""
+        with self._lock:
+            self._topics.setdefault(topic, {})[key] = (encode, deliver)
+
+    def _remove(self, topic: str, key: Any) -> None:
+        with self._lock:
+            subscribers = self._topics.get(topic)
+            if subscribers is not None:
+                subscribers.pop(key, None)
+                if not subscribers:
+                    del self._topics[topic]
+
+    def unsubscribe(self, subscriber: Any, topic: str) -> None:
+        """End a subscription, given by its mailbox or function; one that is not there is no error."""
+        if isinstance(subscriber, Mailbox):
+            subscriber.topics.discard(topic)
+            self._remove(topic, id(subscriber))
+        elif isinstance(topic, str):
+            self._remove(topic, subscriber)
+        else:
+            self._remove(subscriber, topic)
+
+    def broadcast(self, topic: str, message: Any) -> None:
+        """Give *message*, which may be anything, to every subscriber of *topic*. Without subscribers nothing happens."""
+        self._send(topic, message, None)
+
+    def broadcast_from(self, sender: Any, topic: str, message: Any) -> None:
+        """As ``broadcast``, but not to *sender*: a mailbox, a function, or a channel's socket."""
+        self._send(topic, message, id(sender) if isinstance(sender, Mailbox) else sender)
+
+    def local_broadcast(self, topic: str, message: Any) -> None:
+        """As ``broadcast``, to the subscribers in this process alone."""
+        self._send(topic, message, None)
+
+    def _send(self, topic: str, message: Any, sender: Any) -> None:
+        if self._loop is None or _get_ident() == self._thread:
+            self._deliver(topic, message, sender)
+        else:
+            self._loop.call_soon_threadsafe(self._deliver, topic, message, sender)
+
+    def _deliver(self, topic: str, message: Any, sender: Any) -> None:
+        subscribers = self._topics.get(topic)
+        if subscribers is None:
+            return
+        encoding: Any = None
+        encoded: Any = None
+        fast = message.__class__ is Broadcast
+        for key, (encode, deliver) in list(subscribers.items()):
+            if key is sender or sender is not None and key == sender:
+                continue
+            try:
+                if encode is None or not fast:
+                    deliver(message)
+                else:
+                    if encode is not encoding:
+                        encoding, encoded = encode, message.encoded(encode)
+                    deliver(encoded)
+            except Exception:
+                logger.exception("a subscriber of %r raised an error", topic)
+
+    def subscribers(self, topic: str) -> list[Any]:
+        """Return the keys of the subscribers of *topic*; empty when there are none."""
+        return list(self._topics.get(topic, ()))
+
+    def topics(self) -> list[str]:
+        """Return the topics that have subscribers."""
+        return list(self._topics)
+
+
+# --- Presence -----------------------------------------------------------------------------
+
+
+class Presence:
+    """Who is there, by topic: a table of keys, each with the metas of its connections::
+
+        presence = Presence(pubsub)
+
+        class RoomChannel(Channel):
+            async def join(self, socket, topic, message):
+                presence.track(socket, message["name"], {"typing": False})
+                socket.push("presence_state", presence.list(socket))
+                return socket.ok()
+
+    Each change is broadcast as ``presence_diff``. What a socket tracked leaves with it.
+    """
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self.pubsub = pubsub
+        self._node = b2a_base64(os.urandom(6), newline=False).decode()
+        self._count = 0
+        self._topics: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}  # topic -> key -> phx_ref -> meta
+        self._tracked: dict[Any, dict[tuple[str, str], str]] = {}  # socket -> (topic, key) -> phx_ref
+        from threading import RLock
+
+        self._lock = RLock()
+
+    def track(self, socket: Any, key: object, meta: Mapping[str, Any] | None = None, *, topic: str = "") -> dict[str, Any]:
+        """Say that *socket* is there as *key*. Returns the meta with its ``phx_ref``. Raises ``ArgumentError`` twice."""
+        topic, name = topic or socket.topic, str(key)
+        with self._lock:
+            if (topic, name) in self._tracked.get(socket, ()):
+                raise ArgumentError(f"{name!r} is tracked by this socket in {topic!r} already: use update")
+            if socket not in self._tracked:
+                socket._on_close(self._leave_all)
+            found = self._join(socket, topic, name, dict(meta or {}))
+            self._diff(topic, {name: [found]}, {})
+        return found
+
+    def update(self, socket: Any, key: object, meta: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]], *, topic: str = "") -> dict[str, Any]:
+        """Replace the meta, by another or by what a function makes of it. Raises ``KeyError`` when it is not tracked."""
+        topic, name = topic or socket.topic, str(key)
+        with self._lock:
+            old = self._leave(socket, topic, name)
+            if old is None:
+                raise KeyError(f"{name!r} is not tracked by this socket in {topic!r}: call track first")
+            own = {field: value for field, value in old.items() if field not in ("phx_ref", "phx_ref_prev")}
+            changed = dict(meta(own) if callable(meta) else meta)
+            found = self._join(socket, topic, name, {**changed, "phx_ref_prev": old["phx_ref"]})
+            self._diff(topic, {name: [found]}, {name: [old]})
+        return found
+
+    def untrack(self, socket: Any, key: object, *, topic: str = "") -> None:
+        """Say that *socket* is no longer there as *key*."""
+        topic, name = topic or socket.topic, str(key)
+        with self._lock:
+            old = self._leave(socket, topic, name)
+            if old is not None:
+                self._diff(topic, {}, {name: [old]})
+
+    def list(self, topic: Any) -> dict[str, dict[str, Any]]:
+        """Return who is there: ``{"ann": {"metas": [{"phx_ref": "..."}]}}``, of a topic or of a socket's topic."""
+        name = topic if isinstance(topic, str) else topic.topic
+        with self._lock:
+            present = {key: {"metas": [*refs.values()]} for key, refs in self._topics.get(name, {}).items()}
+        return self.fetch(name, present)
+
+    def get_by_key(self, topic: Any, key: object) -> dict[str, Any] | None:
+        """Return what ``list`` has under *key*, or ``None``."""
+        return self.list(topic).get(str(key))
+
+    def fetch(self, topic: str, presences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Override it to add to what clients see, such as the names of users."""
+        return presences
+
+    def _join(self, socket: Any, topic: str, key: str, meta: dict[str, Any]) -> dict[str, Any]:
+        self._count += 1
+        reference = f"{self._node}{self._count:x}"
+        found = {**meta, "phx_ref": reference}
+        self._topics.setdefault(topic, {}).setdefault(key, {})[reference] = found
+        self._tracked.setdefault(socket, {})[topic, key] = reference
+        return found
+
+    def _leave(self, socket: Any, topic: str, key: str) -> dict[str, Any] | None:
+        reference = self._tracked.get(socket, {}).pop((topic, key), None)
+        if reference is None:
+            return None
+        keys = self._topics[topic]
+        old = keys[key].pop(reference)
+        if not keys[key]:
+            del keys[key]
+        if not keys:
+            del self._topics[topic]
+        return old
+
+    def _leave_all(self, socket: Any) -> None:
+        with self._lock:
+            for topic, key in tuple(self._tracked.get(socket, ())):
+                old = self._leave(socket, topic, key)
+                if old is not None:
+                    self._diff(topic, {}, {key: [old]})
+            self._tracked.pop(socket, None)
+
+    def _diff(self, topic: str, joins: dict[str, Sequence[Any]], leaves: dict[str, Sequence[Any]]) -> None:
+        diff = {
+            name: self.fetch(topic, {key: {"metas": metas} for key, metas in changes.items()})
+            for name, changes in (("joins", joins), ("leaves", leaves))
+        }
+        self.pubsub.broadcast(topic, Broadcast(topic, "presence_diff", diff))
+
+
+# ==========================================================================================
+# 11. WebSocket protocol                                                   depends on: Ground
+# ==========================================================================================
+#
+# How does an HTTP connection become one over which both sides speak whenever they like? This
+# chapter is RFC 6455 without a socket in it: bytes go in, events come out, and what is to be
+# written is returned as bytes. Nothing here waits, and nothing knows the time; the server
+# moves the bytes and owns the time-outs. The parts stand in the order a connection meets them.
+#
+# Handshake. One HTTP request, answered with 101 or refused. `_accept_websocket` says which;
+# `_OriginCheck` keeps the pages of other sites out.
+#
+# Reading. After the handshake there are only frames:
+#
+#     1 byte                1 byte          0, 2 or 8 bytes   4 bytes   as many as the length says
+#     FIN RSV1-3 opcode     MASK length     longer length     mask      payload
+#      1    3      4          1    7 bits
+#
+# A length up to 125 stands in the second byte; 126 says that it follows in two bytes, 127 in
+# eight. A message is one data frame or several: the first has the opcode, the others have
+# opcode 0, the last one has FIN. Control frames (close, ping, pong) are whole and short, and
+# may come between the fragments of a message. `_WebSocketParser` is given chunks, cut
+# anywhere, and returns what they complete: `str` and `bytes` are messages, `_Ping`, `_Pong`
+# and `_Close` are control frames, and a `WebSocketError` is the last event there is. It is
+# returned, not raised, so that the messages before it are not lost.
+#
+# The idea to take away: *a payload is never waited for*. A header is judged as soon as it is
+# there, its length against the limit included; then whatever has arrived of the payload is
+# unmasked, inflated, measured and, in a text, checked to be UTF-8. So nothing undigested is
+# kept but a cut header or control frame, every byte is handled once however the network cuts
+# them, and a peer that breaks a rule is told so at that very byte.
+#
+# In practice nearly all frames are short and whole. The loop in `receive_data` reads those
+# by itself and leaves the others to one function per step: `_read_frame`, `_read_header`,
+# `_read_payload`, `_end_message`.
+#
+# Writing. A server does not mask (§5.1) and need not fragment: a frame is a header and the
+# payload, and the same bytes serve every receiver of a broadcast.
+#
+# Closing. Each side sends one close frame, and no data after it. When both have passed, the
+# server ends the TCP connection (§7). `_CloseHandshake` remembers who has said what:
+#
+#     open --- we send close ---> closing --- their close ---> closed: drop
+#     open --- their close, which we answer at once ---------> closed: drop
+#     open or closing --- they break a rule, we say which ---> failed: drop
+#
+# Sources: RFC 6455, here just §; RFC 7692 for compression; Phoenix.Socket.Transport for the
+# rules about origins.
+
+__all__ += ["WebSocketError"]
+
+
+class WebSocketError(PhoenixError):
+    """The peer broke a rule of the WebSocket protocol.
+
+    *code* is the close code that says which (RFC 6455 §7.4.1), *reason* a text that fits into a close frame.
+    """
+
+    status = 400
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+# --- Handshake ----------------------------------------------------------------------------
+
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # §1.3: proves that the server knows what it agrees to
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # what 16 bytes look like in base64
+
+
+class _HandshakeError(PhoenixError):
+    """A request that cannot become a WebSocket. *status* and *headers* belong into the answer."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+class _Handshake:
+    """What was agreed: the *headers* of the answer 101, and the *subprotocol* and compression they name."""
+
+    __slots__ = ("deflate", "headers", "subprotocol")
+
+    def __init__(
+        self, headers: list[tuple[str, str]], subprotocol: str | None, deflate: _PerMessageDeflate | None
+    ) -> None:
+        self.headers = headers
+        self.subprotocol = subprotocol
+        self.deflate = deflate
+
+
+def _accept_websocket(
+    method: str,
+    version: str,
+    headers: Mapping[str, Sequence[str]],
+    *,
+    subprotocols: Sequence[str] = (),
+    compress: bool = False,
+) -> _Handshake:
+    """Decide whether a request may become a WebSocket (§4.2).
+
+    *version* is that of HTTP (``"1.1"``); *headers* maps lower-case names to all values of that name.
+    *subprotocols* are those that the application speaks, best first. Raises ``_HandshakeError``.
+    """
+    if method != "GET":
+        raise _HandshakeError(405, f"a WebSocket opens with GET, not with {method}.", {"allow": "GET"})
+    if version != "1.1":
+        raise _HandshakeError(400, f"a WebSocket opens over HTTP/1.1, this request came over HTTP/{version}.")
+    key = _check_upgrade(headers)
+    answer = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", _accept_key(key))]
+    subprotocol = _select_subprotocol(headers.get("sec-websocket-protocol", ()), subprotocols)
+    if subprotocol is not None:
+        answer.append(("sec-websocket-protocol", subprotocol))
+    deflate = _negotiate_deflate(headers.get("sec-websocket-extensions", ())) if compress else None
+    if deflate is not None:
+        answer.append(("sec-websocket-extensions", deflate.header))
+    return _Handshake(answer, subprotocol, deflate)
+
+
+def _check_upgrade(headers: Mapping[str, Sequence[str]]) -> str:
+    """Return the key of a request that asks, in full, for a WebSocket of version 13 (§4.2.1)."""
+    upgrade = {"upgrade": "websocket", "connection": "Upgrade"}
+    for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
+        values = list(headers.get(name, ()))
+        if token not in [item.lower() for item in _list_items(values)]:
+            raise _HandshakeError(
+                426,
+                f"only WebSocket is spoken here: expected the header `{name}: {token}`, got {values!r}.\n"
+                "Connect with a WebSocket client; proxies in between must pass on `upgrade`, `connection`.",
+                upgrade,
+            )
+    versions = list(headers.get("sec-websocket-version", ()))
+    if versions != ["13"]:
+        raise _HandshakeError(
+            426,
+            f"expected the header `sec-websocket-version: 13`, got {versions!r}.",
+            {**upgrade, "sec-websocket-version": "13"},
+        )
+    keys = list(headers.get("sec-websocket-key", ()))
+    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+        raise _HandshakeError(400, f"expected one sec-websocket-key, 16 bytes in base64, got {keys!r}.")
+    return keys[0]
+
+
+def _accept_key(key: str) -> str:
+    """Return the answer to a client's key (§4.2.2).
+
+    >>> _accept_key("dGhlIHNhbXBsZSBub25jZQ==")
+    's3pPLMBiTxaQ9kYGzzhZRbK+xOo='
+    """
+    digest = hashlib.sha1((key + _GUID).encode("ascii"), usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
+
+
+def _list_items(values: Iterable[str]) -> list[str]:
+    """Split the values of a header that holds a comma-separated list (RFC 9110 §5.6.1)."""
+    return [item for value in values for part in value.split(",") if (item := part.strip(" \t"))]
+
+
+def _select_subprotocol(values: Iterable[str], spoken: Sequence[str]) -> str | None:
+    """Return the first subprotocol of *spoken* that the client offers in *values*.
+
+    A client that offers some, but none that is spoken, is refused. After a 101 a browser would fail without
+    telling why, and any other client would go on in a language that the application does not know.
+    """
+    offered = _list_items(values)
+    for name in offered:
+        if not _TOKEN(name):
+            raise _HandshakeError(400, f"sec-websocket-protocol holds {name!r}, which is not a token.")
+    if not offered or not spoken:
+        return None
+    for name in spoken:
+        if name in offered:
+            return name
+    raise _HandshakeError(403, f"none of the subprotocols {offered} is spoken here; {list(spoken)} would be.")
+
+
+# A page of any site may open a WebSocket to any host, and the browser sends that host's cookies along: the
+# same-origin policy does not hold here (§10.2). So the server asks where the page came from.
+
+if TYPE_CHECKING:
+    _Origin = tuple[str | None, str, int | None]  # scheme, host, port; None stands for any
+
+_ORIGIN = re.compile(
+    r"(?:([a-z][a-z0-9+.\-]*):)?//(\[[0-9a-f:.]+\]|(?:\*\.)?[^\s/?#@:\[\]*,]+)(?::([0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class _OriginCheck:
+    """Decide by their ``Origin`` header which pages may connect (§10.2).
+
+    *allowed* is ``True`` (pages of the host in the endpoint's url), ``"conn"`` (pages of the very scheme,
+    host and port that they connect to), ``False`` (all pages), or a list such as ``["https://example.com",
+    "//localhost:8080", "//*.example.com"]``: what an entry leaves out, scheme or port, may be any, and
+    ``*.`` is the domain with all below it. Raises ``ArgumentError``.
+    """
+
+    __slots__ = ("_allowed", "_patterns")
+
+    def __init__(self, allowed: bool | str | Iterable[str] = True) -> None:
+        if isinstance(allowed, str) and allowed != "conn":
+            raise ArgumentError(f'unknown origins {allowed!r}: expected True, False, "conn", or a list.')
+        self._allowed = allowed
+        self._patterns = () if isinstance(allowed, (bool, str)) else tuple(map(_origin_pattern, allowed))
+
+    def allows(self, origins: Sequence[str], *, url_host: str, scheme: str, host: str, port: int) -> bool:
+        """Say whether a request with these ``Origin`` headers may connect.
+
+        *url_host* is the host of the endpoint's url; *scheme* (http or https), *host* and *port* are those of
+        the request. Without the header it does not come from a page, and passes.
+        """
+        if not origins or self._allowed is False:
+            return True
+        origin = _parse_origin(origins[0]) if len(origins) == 1 else None
+        if origin is None or origin[0] is None or origin[1].startswith("*"):
+            return False  # such as "null" and "file://"
+        if self._allowed is True:
+            return origin[1] == _plain_host(url_host)
+        if self._allowed == "conn":
+            return origin == (scheme, _plain_host(host), port)
+        return any(_origin_matches(origin, pattern) for pattern in self._patterns)
+
+
+def _origin_pattern(text: str) -> _Origin:
+    pattern = _parse_origin(text)
+    if pattern is None:
+        raise ArgumentError(
+            f"invalid origin {text!r}: expected one such as "
+            '"https://example.com", "//example.com", "//localhost:8080" or "//*.example.com".'
+        )
+    return pattern
+
+
+def _parse_origin(text: str) -> _Origin | None:
+    """Take an origin, or a pattern of origins, apart. ``None`` when it is not one.
+
+    >>> _parse_origin("https://Example.com"), _parse_origin("//*.example.com"), _parse_origin("null")
+    (('https', 'example.com', 443), (None, '*.example.com', None), None)
+    """
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    scheme = match[1].lower() if match[1] else None
+    port = int(match[3]) if match[3] else _DEFAULT_PORTS.get(scheme or "")
+    return scheme, _plain_host(match[2]), port
+
+
+def _plain_host(host: str) -> str:
+    return host.lower().strip("[]")  # an IPv6 address stands in brackets
+
+
+def _origin_matches(origin: _Origin, pattern: _Origin) -> bool:
+    scheme, host, port = pattern
+    if scheme not in (None, origin[0]) or port not in (None, origin[2]):
+        return False
+    if host.startswith("*."):
+        return origin[1] == host[2:] or origin[1].endswith(host[1:])
+    return origin[1] == host
+
+
+# --- Compression (RFC 7692) ---------------------------------------------------------------
+
+# Each direction remembers a window of what it sent before, per connection. 12 bits and memLevel 5 cost about
+# 40 KB, zlib's defaults 300 KB, and the messages of an application shrink nearly as well.
+_WINDOW_BITS = 12
+_MEMORY_LEVEL = 5
+_COMPRESS_FROM = 64  # bytes; shorter messages are sent as they are
+_FLUSH = b"\x00\x00\xff\xff"  # the end of every flushed block; it is not sent (RFC 7692 §7.2.1)
+_FLAGS = ("server_no_context_takeover", "client_no_context_takeover")
+_OFFERS: dict[str, tuple[str | None, ...]] = {  # what a client may ask for; zlib cannot compress into 8 bits
+    "server_no_context_takeover": (None,),
+    "client_no_context_takeover": (None,),
+    "server_max_window_bits": ("9", "10", "11", "12", "13", "14", "15"),
+    "client_max_window_bits": (None, "8", "9", "10", "11", "12", "13", "14", "15"),
+}
+
+
+class _PerMessageDeflate:
+    """The compression that one connection agreed upon: its parameters and its two zlib streams.
+
+    *no_context_takeover*: that side forgets its window after each message. *header* is the answer to the
+    client. A stream is made when it is first used, since most connections are idle.
+    """
+
+    __slots__ = (
+        "_compressor", "_decompressor", "_saw_final_block", "client_max_window_bits",
+        "client_no_context_takeover", "header", "server_max_window_bits", "server_no_context_takeover",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        server_no_context_takeover: bool = False,
+        client_no_context_takeover: bool = False,
+        server_max_window_bits: int = _WINDOW_BITS,
+        client_max_window_bits: int | None = None,
+    ) -> None:
+        self.server_no_context_takeover = server_no_context_takeover
+        self.client_no_context_takeover = client_no_context_takeover
+        self.server_max_window_bits = server_max_window_bits
+        self.client_max_window_bits = client_max_window_bits
+        parts = ["permessage-deflate", *(flag for flag in _FLAGS if getattr(self, flag))]
+        parts.append(f"server_max_window_bits={server_max_window_bits}")
+        if client_max_window_bits is not None:
+            parts.append(f"client_max_window_bits={client_max_window_bits}")
+        self.header = "; ".join(parts)
+        self._compressor: Any = None
+        self._decompressor: Any = None
+        self._saw_final_block = False
+
+    def compress(self, payload: bytes) -> bytes:
+        """Compress the payload of one whole message (RFC 7692 §7.2.1)."""
+        compressor = self._compressor
+        if compressor is None:
+            compressor = zlib.compressobj(
+                zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -self.server_max_window_bits, _MEMORY_LEVEL
+            )
+            if not self.server_no_context_takeover:
+                self._compressor = compressor
+        compressed: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return compressed[: -len(_FLUSH)]
+
+    def decompress(self, data: bytes | bytearray, limit: int) -> bytes:
+        """Inflate the next part of a message (RFC 7692 §7.2.2), to *limit* bytes at most.
+
+        Raises ``WebSocketError``: 1009 as soon as the limit is passed, however much the rest would make.
+        """
+        if self._decompressor is None:
+            self._decompressor = self._new_decompressor()
+        try:
+            # One byte more than allowed shows that it is too much; and to zlib, 0 would mean no limit.
+            inflated: bytes = self._decompressor.decompress(data, limit + 1)
+            if self._decompressor.eof:
+                inflated += self._start_anew(limit + 1 - len(inflated))
+        except zlib.error as error:
+            raise WebSocketError(1002, "a compressed message cannot be inflated") from error
+        if len(inflated) > limit:
+            raise WebSocketError(1009, "a compressed message grows past the limit")
+        return inflated
+
+    def end_message(self, limit: int) -> bytes:
+        """Inflate the end of a message, which the sender has cut off."""
+        inflated = self.decompress(_FLUSH, limit)
+        self._saw_final_block = False
+        if self.client_no_context_takeover:
+            self._decompressor = None
+        return inflated
+
+    def _new_decompressor(self) -> Any:
+        return zlib.decompressobj(-(self.client_max_window_bits or zlib.MAX_WBITS))
+
+    def _start_anew(self, limit: int) -> bytes:
+        """Go on after a block that says it is the last of its stream (RFC 7692 §7.2.3.4).
+
+        Some libraries end each message so. More often is refused: a megabyte of empty streams, two bytes
+        each, would keep zlib busy for minutes.
+        """
+        rest = self._decompressor.unused_data
+        self._decompressor = self._new_decompressor()
+        inflated: bytes = self._decompressor.decompress(rest, limit) if limit > 0 else b""
+        if self._saw_final_block or self._decompressor.eof:
+            raise WebSocketError(1002, "a compressed message holds more than one final block")
+        self._saw_final_block = True
+        return inflated
+
+
+def _negotiate_deflate(values: Iterable[str]) -> _PerMessageDeflate | None:
+    """Accept the first offer of permessage-deflate that can be met (RFC 7692 §5.1); ``None`` without one.
+
+    *values* are those of ``Sec-WebSocket-Extensions``. Raises ``_HandshakeError`` when that is malformed.
+    """
+    for item in _list_items(values):
+        (name, value), *parameters = map(_parse_parameter, item.split(";"))
+        if name == "permessage-deflate" and value is None and (deflate := _accept_offer(parameters)):
+            return deflate
+    return None
+
+
+def _parse_parameter(text: str) -> tuple[str, str | None]:
+    """Take ``name``, ``name=value`` or ``name="value"`` apart (§9.1)."""
+    name, equals, value = (part.strip(" \t") for part in text.partition("="))
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = value[1:-1]
+    if not _TOKEN(name) or (equals and not _TOKEN(value)):
+        raise _HandshakeError(400, f"sec-websocket-extensions holds {text!r}, not a name or parameter.")
+    return name, value if equals else None
+
+
+def _accept_offer(parameters: list[tuple[str, str | None]]) -> _PerMessageDeflate | None:
+    """Answer one offer; ``None`` declines it, as unknown or doubled parameters ask for (RFC 7692 §7.1)."""
+    offer = dict(parameters)
+    if len(offer) < len(parameters) or any(value not in _OFFERS.get(name, ()) for name, value in parameters):
+        return None
+    server_bits = min(int(offer.get("server_max_window_bits") or _WINDOW_BITS), _WINDOW_BITS)
+    client_bits = None
+    if "client_max_window_bits" in offer:  # only then may the answer hold it
+        client_bits = min(int(offer["client_max_window_bits"] or _WINDOW_BITS), _WINDOW_BITS)
+    server_flag, client_flag = (flag in offer for flag in _FLAGS)
+    return _PerMessageDeflate(server_flag, client_flag, server_bits, client_bits)
+
+
+# --- Reading ------------------------------------------------------------------------------
+
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_CONTROL = 0x8  # the bit of an opcode that all control frames have
+_FIN, _RSV1, _MASKED = 0x80, 0x40, 0x80
+
+# All the state that fragmentation needs is what the next first byte may be (§5.4): between messages one
+# begins, inside a message it goes on, and a control frame, which is always whole, may come at any time.
+_CONTROL_FRAMES = frozenset({_FIN | _CLOSE, _FIN | _PING, _FIN | _PONG})
+_WHOLE_TEXT, _WHOLE_BINARY = _FIN | _TEXT, _FIN | _BINARY
+_BETWEEN_MESSAGES = _CONTROL_FRAMES | {_TEXT, _BINARY, _WHOLE_TEXT, _WHOLE_BINARY}
+_BETWEEN_COMPRESSED = _BETWEEN_MESSAGES | {_RSV1 | first for first in _BETWEEN_MESSAGES - _CONTROL_FRAMES}
+_INSIDE_MESSAGE = _CONTROL_FRAMES | {_CONTINUATION, _FIN | _CONTINUATION}
+
+# §7.4.1 and IANA's registry. 1004 to 1006 and 1015 name what happens without a close frame.
+_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+
+_from_bytes = int.from_bytes  # looked up once: 25 ns less each time
+
+
+class _Ping:
+    """The peer asks for a pong with the same *payload*."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+
+class _Pong:
+    """The peer answers a ping, or shows that it lives."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+
+class _Close:
+    """One side says goodbye. *code* is ``None`` when it gave none."""
+
+    __slots__ = ("code", "reason")
+
+    def __init__(self, code: int | None, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+
+
+if TYPE_CHECKING:
+    _WebSocketEvent = str | bytes | _Ping | _Pong | _Close | WebSocketError
+
+
+class _WebSocketParser:
+    """Turn the bytes of a client into messages and control frames (§5).
+
+    *max_size* limits a message, in bytes after inflating, and each of its frames. *deflate* is the
+    compression that the handshake agreed upon.
+    """
+
+    __slots__ = (
+        "_between", "_buffer", "_closed", "_deflate", "_expected", "_final", "_inflater", "_mask",
+        "_max_size", "_message", "_opcode", "_remaining", "_short", "_size", "_utf8_rest",
+    )  # fmt: skip
+
+    def __init__(self, *, max_size: int = 1 << 20, deflate: _PerMessageDeflate | None = None) -> None:
+        self._max_size = max_size
+        self._deflate = deflate
+        self._between = _BETWEEN_COMPRESSED if deflate else _BETWEEN_MESSAGES
+        self._short = _MASKED | min(125, max_size)  # the highest second byte of a short frame
+        self._closed = False
+        self._buffer = b""  # a cut header or control frame: 130 bytes at most
+        self._begin_message(0)
+        # Of the data frame whose payload is arriving: its FIN, the mask for the next byte, the bytes to come.
+        self._final = False
+        self._mask = b""
+        self._remaining = 0
+
+    def receive_data(self, data: bytes) -> list[_WebSocketEvent]:
+        """Take the next bytes of the client, cut anywhere, and return the events that they complete.
+
+        A ``_Close`` or a ``WebSocketError`` is the last event; bytes after it are ignored.
+        """
+        if self._closed:
+            return []
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        events: list[_WebSocketEvent] = []
+        at, size = 0, len(data)
+        try:
+            if self._remaining:
+                at = self._read_payload(data, 0, events)
+            while at < size:
+                first, second = data[at], data[at + 1] if size - at > 5 else 0
+                start, stop = at + 6, at + 6 + second - _MASKED
+                if (
+                    _MASKED <= second <= self._short
+                    and stop <= size
+                    and (first == _WHOLE_TEXT or first == _WHOLE_BINARY)
+                    and not self._opcode
+                ):  # A short message, whole: read here, it takes half the time.
+                    mask = (data[at + 2 : start] * 32)[: stop - start]
+                    number = _from_bytes(data[start:stop], "little") ^ _from_bytes(mask, "little")
+                    payload = number.to_bytes(stop - start, "little")
+                    events.append(payload.decode() if first == _WHOLE_TEXT else payload)
+                    at = stop
+                else:
+                    at = self._read_frame(data, at, events)
+        except UnicodeDecodeError:
+            events.append(WebSocketError(1007, "a text is not UTF-8"))
+            self._stop()
+        except WebSocketError as error:
+            events.append(error)
+            self._stop()
+        return events
+
+    def _read_frame(self, data: bytes, at: int, events: list[_WebSocketEvent]) -> int:
+        """Read what is there of the frame at *at*; return where the next one starts."""
+        header = self._read_header(data, at)
+        if header is None:
+            self._buffer = data[at:]
+            return len(data)
+        first, (start, length) = data[at], header
+        opcode, mask, stop = first & 0x0F, data[start - 4 : start], start + length
+        if opcode & _CONTROL:
+            event = _control_event(opcode, bytes(_unmask(data[start:stop], mask)))
+            events.append(event)
+            if not isinstance(event, _Close):
+                return stop
+            self._stop()
+            return len(data)
+        if (first == _WHOLE_TEXT or first == _WHOLE_BINARY) and stop <= len(data):  # nothing to put together
+            payload = _unmask(data[start:stop], mask)
+            events.append(payload.decode() if opcode == _TEXT else bytes(payload))
+            return stop
+        if opcode != _CONTINUATION:
+            self._begin_message(opcode, self._deflate if first & _RSV1 else None)
+        self._final, self._mask, self._remaining = bool(first & _FIN), mask, length
+        return self._read_payload(data, start, events)
+
+    def _read_header(self, data: bytes, at: int) -> tuple[int, int] | None:
+        """Judge what is there of the header at *at* (§5.2); return where the payload starts, and its length.
+
+        ``None`` asks for more bytes: the header is cut, or a control frame is. Raises ``WebSocketError``:
+        1002 for a frame that may not stand here, 1009 for one that is too long.
+        """
+        first = data[at]
+        if first not in self._expected:
+            raise WebSocketError(1002, self._why_unexpected(first))
+        if len(data) - at < 2:
+            return None
+        second = data[at + 1]
+        if not second & _MASKED:
+            raise WebSocketError(1002, "a frame from a client must be masked")
+        length, more = second & 0x7F, 0
+        if length > 125:
+            if first & _CONTROL:
+                raise WebSocketError(1002, "the payload of a control frame may have 125 bytes at most")
+            more, least = (2, 126) if length == 126 else (8, 1 << 16)
+            if len(data) - at < 2 + more:
+                return None
+            length = _from_bytes(data[at + 2 : at + 2 + more], "big")
+            if not least <= length < 1 << 63:
+                raise WebSocketError(1002, "a length must be below 2**63, in its shortest form")
+        if not first & _CONTROL and length > self._max_size - (0 if self._inflater else self._size):
+            raise WebSocketError(1009, f"a message may have {self._max_size} bytes at most")
+        start = at + 2 + more + 4
+        needed = start + length if first & _CONTROL else start
+        return (start, length) if needed <= len(data) else None
+
+    def _why_unexpected(self, first: int) -> str:
+        """Say which rule forbids a frame with this first byte here."""
+        opcode = first & 0x0F
+        if opcode not in (_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG):
+            return f"opcode {opcode} is reserved"
+        if first & 0x70:
+            return "a reserved bit is set where none may be"
+        if opcode & _CONTROL:
+            return "a control frame must not be fragmented"
+        if opcode == _CONTINUATION:
+            return "a continuation frame came without a message to continue"
+        return "a message began before the one in fragments had ended"
+
+    def _read_payload(self, data: bytes, at: int, events: list[_WebSocketEvent]) -> int:
+        """Digest what is there, from *at*, of the payload of a data frame; return where it stops."""
+        stop = min(at + self._remaining, len(data))
+        used = stop - at
+        payload = _unmask(data[at:stop], self._mask)
+        if self._inflater:
+            payload = self._inflater.decompress(payload, self._max_size - self._size)
+        self._append(payload)
+        self._remaining -= used
+        self._mask = self._mask[used & 3 :] + self._mask[: used & 3]
+        if self._final and not self._remaining:
+            events.append(self._end_message())
+        return stop
+
+    def _begin_message(self, opcode: int, inflater: _PerMessageDeflate | None = None) -> None:
+        self._opcode = opcode  # of the message in progress; 0 between messages
+        self._expected = _INSIDE_MESSAGE if opcode else self._between
+        self._inflater = inflater
+        # Not a list, where a million pieces of one character would take fifty times their size. (StringIO
+        # keeps such a list too before Python 3.12, but of 100,000 pieces at most.)
+        self._message: Any = None if not opcode else io.StringIO() if opcode == _TEXT else io.BytesIO()
+        self._size = 0  # of the message so far, in bytes
+        self._utf8_rest = b""  # the start of a character that has not ended yet
+
+    def _append(self, payload: bytes | bytearray) -> None:
+        self._size += len(payload)
+        self._message.write(self._decode(payload) if self._opcode == _TEXT else payload)
+
+    def _decode(self, payload: bytes | bytearray) -> str:
+        """Decode the next part of a text up to its last whole character (§8.1)."""
+        encoded = self._utf8_rest + payload
+        text, used = codecs.utf_8_decode(encoded, "strict", False)
+        self._utf8_rest = rest = encoded[used:]
+        if rest[:1] == b"\xed" and rest[1:] > b"\x9f":  # a surrogate; Python would wait on
+            raise WebSocketError(1007, "a text is not UTF-8")
+        return text
+
+    def _end_message(self) -> str | bytes:
+        if self._inflater:
+            self._append(self._inflater.end_message(self._max_size - self._size))
+        if self._utf8_rest:
+            raise WebSocketError(1007, "a text ends within a character")
+        message: str | bytes = self._message.getvalue()
+        self._begin_message(0)
+        return message
+
+    def _stop(self) -> None:
+        """Ignore all that follows, and let go of what was being read."""
+        self._closed = True
+        self._begin_message(0)
+
+
+def _control_event(opcode: int, payload: bytes) -> _Ping | _Pong | _Close:
+    if opcode == _PING:
+        return _Ping(payload)
+    if opcode == _PONG:
+        return _Pong(payload)
+    return _parse_close(payload)
+
+
+def _parse_close(payload: bytes) -> _Close:
+    """Read the payload of a close frame (§5.5.1): nothing, or a code and a reason."""
+    if not payload:
+        return _Close(None, "")
+    code = _from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not _may_be_sent(code):
+        raise WebSocketError(1002, f"a close frame may not hold the code {code}")
+    return _Close(code, payload[2:].decode())
+
+
+def _may_be_sent(code: int) -> bool:
+    """Whether *code* may stand in a close frame: a registered one, or one that applications choose (§7.4)."""
+    return code in _CLOSE_CODES or 3000 <= code <= 4999
+
+
+def _unmask(payload: bytes, mask: bytes) -> bytes | bytearray:
+    """Undo the masking of a payload (§5.3): each byte was xored with one of the four of *mask*, in turn.
+
+    A short payload is xored as one big integer. From 2 KB on it is faster to take every fourth byte, since
+    those meet the same byte of the mask, and look them up in a table.
+    """
+    size = len(payload)
+    if size < 2048:
+        number = _from_bytes(payload, "little") ^ _from_bytes((mask * (size // 4 + 1))[:size], "little")
+        return number.to_bytes(size, "little")
+    unmasked = bytearray(size)
+    for i in range(4):
+        unmasked[i::4] = payload[i::4].translate(_xor_table(mask[i]))
+    return unmasked
+
+
+@functools.lru_cache(maxsize=256)
+def _xor_table(key: int) -> bytes:
+    return bytes(byte ^ key for byte in range(256))
+
+
+# --- Writing ------------------------------------------------------------------------------
+
+
+def _serialize_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
+    r"""Return one whole frame as a server sends it: not masked (§5.1), and never in fragments.
+
+    >>> _serialize_frame(0x1, b"Hello")
+    b'\x81\x05Hello'
+    """
+    first = _FIN | opcode | (_RSV1 if compressed else 0)
+    length = len(payload)
+    if length < 126:
+        return bytes((first, length)) + payload
+    if length < 1 << 16:
+        return bytes((first, 126, length >> 8, length & 0xFF)) + payload
+    return bytes((first, 127)) + length.to_bytes(8, "big") + payload
+
+
+def _serialize_message(message: str | bytes, deflate: _PerMessageDeflate | None = None) -> bytes:
+    """Return the frame of a text or binary message, compressed when *deflate* is given and it is worth it.
+
+    A frame made without *deflate* serves every connection, also those that agreed on compression.
+    """
+    opcode, payload = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
+    if deflate is not None and len(payload) >= _COMPRESS_FROM:
+        return _serialize_frame(opcode, deflate.compress(payload), compressed=True)
+    return _serialize_frame(opcode, payload)
+
+
+def _serialize_close(code: int | None = 1000, reason: str = "") -> bytes:
+    """Return a close frame (§5.5.1). Raises ``ArgumentError`` for a *code* or *reason* it cannot hold."""
+    if code is None:
+        return _serialize_frame(_CLOSE, b"")
+    if not _may_be_sent(code):
+        raise ArgumentError(
+            f"close code {code!r} cannot be sent: expected 1000 (normal), 1001 (going away), 1008 (policy), "
+            "1011 (error), 1013 (try again later), or one of your own from 3000 to 4999."
+        )
+    payload = code.to_bytes(2, "big") + reason.encode()
+    if len(payload) > 125:
+        raise ArgumentError(
+            f"the reason of a close frame has 123 bytes of UTF-8 at most, not {len(payload) - 2}: {reason!r}"
+        )
+    return _serialize_frame(_CLOSE, payload)
+
+
+# --- Closing ------------------------------------------------------------------------------
+
+
+class _CloseHandshake:
+    """Who has said goodbye (§7), what the peer is still owed, and when to drop the connection.
+
+    The server writes what ``close`` and ``answer`` return. When ``should_drop`` is true it ends its own side
+    of the TCP connection and reads on, for a while, until the peer has ended the other. If it closed both at
+    once with bytes unread, the kernel would reset the connection, and the close frame could be lost.
+    """
+
+    __slots__ = ("failed", "received", "sent")
+
+    def __init__(self) -> None:
+        self.sent: _Close | None = None
+        self.received: _Close | None = None
+        self.failed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages and pings may still be sent (§5.5.1)."""
+        return self.sent is None
+
+    @property
+    def should_drop(self) -> bool:
+        """Whether nothing is left to say: both sides have closed, or the peer broke a rule (§7.1.7)."""
+        return self.failed or (self.sent is not None and self.received is not None)
+
+    @property
+    def code(self) -> int:
+        """What the application is told (§7.1.5): the peer's close code, 1005 when it gave none.
+
+        A peer that said nothing leaves the code that it was sent, else 1006: the connection broke.
+        """
+        close = self.received or self.sent
+        return 1006 if close is None else 1005 if close.code is None else close.code
+
+    @property
+    def reason(self) -> str:
+        """The text that came with ``code``."""
+        close = self.received or self.sent
+        return close.reason if close else ""
+
+    def close(self, code: int | None = 1000, reason: str = "") -> bytes:
+        """Return the close frame to send; nothing when one was sent already. Raises ``ArgumentError``."""
+        if self.sent is not None:
+            return b""
+        frame = _serialize_close(code, reason)
+        self.sent = _Close(code, reason)
+        return frame
+
+    def answer(self, event: object) -> bytes:
+        """Return what the peer is owed for an *event* of the parser: a pong, a close frame, or nothing."""
+        if isinstance(event, _Ping):
+            return _serialize_frame(_PONG, event.payload) if self.is_open else b""
+        if isinstance(event, _Close):
+            self.received = event
+            return self.close(event.code)
+        if isinstance(event, WebSocketError):
+            self.failed = True
+            return self.close(event.code, event.reason)
+        return b""
+
+
+# ==========================================================================================
+# 12. Channels        depends on: Ground, Conn, Plug, Router, PubSub, WebSocket protocol
+# ==========================================================================================
+#
+# A channel is to messages what a controller is to requests, except that it stays. One connection
+# carries many topics; each joined topic has an object of its channel class and a `Socket` that
+# holds its state. A topic's messages are handled one at a time, in order; topics do not wait for
+# each other, and a crash in one takes nothing else down: the client is told, and joins again.
+#
+#     client                    session (one for each connection)          channel (one for each topic)
+#       join rooms:lobby   -->  which channel serves "rooms:*"?       -->  join(socket, "lobby", message)
+#       <-- reply ok            subscribed to PubSub "rooms:lobby"    <--  return socket.ok()
+#       new:msg            -->  joined? then to its channel           -->  event(socket, "new:msg", message)
+#       <-- new:msg             one encoding, written to everybody    <--  socket.broadcast("new:msg", ...)
+#
+# How a message looks on the wire is the business of a serializer. There are three generations of
+# clients, so there are three: arrays (V2), objects (V1), and the four keys of Phoenix 0.7. How it
+# gets there is the business of a wire: a WebSocket, or a queue that a long poll empties. This
+# chapter knows neither frames nor sockets.
+#
+# Sources: Phoenix.Channel and Phoenix.Channel.Transport 0.7, Phoenix.Socket, Phoenix.Channel.Server,
+# Phoenix.Socket.V1/V2.JSONSerializer, Phoenix.Transports.LongPoll.
+
+__all__ += [
+    "Channel", "Socket", "SocketHandler", "Reply", "WebSocket", "ChannelError", "socket", "channel", "websocket",
+]  # fmt: skip
+
+
+class ChannelError(PhoenixError):
+    """A channel broke the contract, or a client sent what is no message."""
+
+
+# --- Messages and serializers -------------------------------------------------------------
+#
+# A message is (join_ref, ref, topic, event, payload). `join_ref` names the join that it belongs
+# to, so that what arrives late from an earlier join can be told apart; `ref` asks for a reply.
+
+_Message: TypeAlias = "tuple[str | None, str | None, str, str, Any]"
+
+_raw_decode = jsonlib.JSONDecoder().raw_decode
+
+
+def _decode_json(text: str) -> Any:
+    """As ``json.loads``, at half the cost for a text without blanks around it."""
+    value, end = _raw_decode(text)
+    return value if end == len(text) else jsonlib.loads(text)
+
+
+class _V2:
+    """``[join_ref, ref, topic, event, payload]``, and binary frames for payloads of bytes."""
+
+    name = "2.0.0"
+
+    @staticmethod
+    def decode(data: str | bytes) -> _Message:
+        if isinstance(data, bytes):
+            return _decode_binary_push(data)
+        join_ref, ref, topic, event, payload = _decode_json(data)
+        return join_ref, ref, topic, event, payload
+
+    @staticmethod
+    def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str | bytes:
+        if isinstance(payload, bytes):
+            return _encode_binary(0, (join_ref or "", topic, event), payload)
+        return encode_json([join_ref, None, topic, event, payload])
+
+    @staticmethod
+    def reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> str | bytes:
+        if isinstance(response, bytes):
+            return _encode_binary(1, (join_ref or "", ref or "", topic, status), response)
+        return encode_json([join_ref, ref, topic, "phx_reply", {"status": status, "response": response}])
+
+    @staticmethod
+    def broadcast(message: Broadcast) -> str | bytes:
+        if isinstance(message.payload, bytes):
+            return _encode_binary(2, (message.topic, message.event), message.payload)
+        return encode_json([None, None, message.topic, message.event, message.payload])
+
+    @staticmethod
+    def control(join_ref: str | None, topic: str, event: str, payload: Any) -> str | bytes:
+        return encode_json([join_ref, join_ref, topic, event, payload])
+
+
+class _V1:
+    """``{"topic", "event", "payload", "ref"}``."""
+
+    name = "1.0.0"
+
+    @staticmethod
+    def decode(data: str | bytes) -> _Message:
+        message = _decode_json(data if isinstance(data, str) else data.decode())
+        return message.get("join_ref"), message["ref"], message["topic"], message["event"], message["payload"]
+
+    @staticmethod
+    def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str:
+        return encode_json({"topic": topic, "event": event, "payload": _no_bytes(payload), "ref": None})
+
+    @staticmethod
+    def reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> str:
+        payload = {"status": status, "response": _no_bytes(response)}
+        return encode_json({"topic": topic, "event": "phx_reply", "payload": payload, "ref": ref})
+
+    @staticmethod
+    def broadcast(message: Broadcast) -> str:
+        return _V1.push(None, message.topic, message.event, message.payload)
+
+    @staticmethod
+    def control(join_ref: str | None, topic: str, event: str, payload: Any) -> str:
+        return encode_json({"topic": topic, "event": event, "payload": payload, "ref": join_ref})
+
+
+class _V07:
+    """``{"channel", "topic", "event", "message"}``, as Phoenix 0.7 speaks: nothing is answered unless the app does."""
+
+    name = "0.7"
+    events: ClassVar[dict[str, str]] = {"join": "phx_join", "leave": "phx_leave"}
+
+    @staticmethod
+    def decode(data: str | bytes) -> _Message:
+        message = _decode_json(data if isinstance(data, str) else data.decode())
+        for key in ("channel", "topic", "event", "message"):
+            if key not in message:
+                raise ChannelError(f"Missing key: {key!r}")
+        name, topic, event = message["channel"], message["topic"], message["event"]
+        return None, None, f"{name}:{topic}", _V07.events.get(event, event), message["message"]
+
+    @staticmethod
+    def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str:
+        name, _, rest = topic.partition(":")
+        return encode_json({"channel": name, "topic": rest, "event": event, "message": _no_bytes(payload)})
+
+    @staticmethod
+    def reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> None:
+        return None
+
+    @staticmethod
+    def broadcast(message: Broadcast) -> str:
+        return _V07.push(None, message.topic, message.event, message.payload)
+
+    @staticmethod
+    def control(join_ref: str | None, topic: str, event: str, payload: Any) -> None:
+        return None
+
+
+def _no_bytes(payload: Any) -> Any:
+    if isinstance(payload, bytes):
+        raise ArgumentError("this client speaks JSON only: a payload of bytes needs a client with vsn=2.0.0")
+    return payload
+
+
+def _encode_binary(kind: int, fields: Sequence[str], payload: bytes) -> bytes:
+    """Return kind, the length of each field, the fields, and the payload."""
+    encoded = [field.encode() for field in fields]
+    for field in encoded:
+        if len(field) > 255:
+            raise ArgumentError(
+                f"unable to convert {field!r} to binary: must be less than or equal to 255 bytes, but is {len(field)} bytes"
+            )
+    return bytes([kind, *map(len, encoded)]) + b"".join(encoded) + payload
+
+
+def _decode_binary_push(data: bytes) -> _Message:
+    if len(data) < 5 or data[0] != 0 or len(data) < 5 + sum(data[1:5]):
+        raise ChannelError("malformed binary message")
+    fields, at = [], 5
+    for length in data[1:5]:
+        fields.append(data[at : at + length].decode())
+        at += length
+    join_ref, ref, topic, event = fields
+    return join_ref or None, ref or None, topic, event, data[at:]
+
+
+# --- Socket -------------------------------------------------------------------------------
+
+
+class Reply:
+    """What a callback answers a message with: a status, ``"ok"`` or ``"error"``, and a response."""
+
+    __slots__ = ("status", "response", "stops")
+
+    def __init__(self, status: str, response: Any, stops: bool = False) -> None:
+        self.status, self.response, self.stops = status, response, stops
+
+    def __repr__(self) -> str:
+        return f"Reply({self.status!r}, {self.response!r})"
+
+
+class Socket:
+    """One client in one topic, as its channel sees it.
+
+    ``topic`` is the whole topic (``"rooms:lobby"``); ``assigns`` holds what the channel keeps for as long as the client
+    is joined; ``ref`` is that of the message being handled. Methods may be called from any thread.
+    """
+
+    __slots__ = (
+        "topic", "assigns", "ref", "join_ref", "joined", "session", "channel", "_type", "_busy", "_waiting",
+        "_closing", "_own_topics", "_left",
+    )  # fmt: skip
+
+    def __init__(self, session: _Session, kind: _ChannelType, topic: str, join_ref: str | None) -> None:
+        self.session = session
+        self.topic = topic
+        self.join_ref = join_ref
+        self.ref: str | None = None
+        self.assigns: dict[str, Any] = dict(session.assigns)
+        self.joined = False
+        self.channel = kind.channel()
+        self._type = kind
+        self._busy = False
+        self._waiting: Any = None  # what came while a callback was running
+        self._closing: list[Callable[[Socket], object]] | None = None
+        self._own_topics: list[str] | None = None
+        self._left = False
+
+    def __repr__(self) -> str:
+        return f"<Socket {self.topic}{'' if self.joined else ' (not joined)'}>"
+
+    @property
+    def id(self) -> str | None:
+        """What the socket handler's ``id`` returned for this connection."""
+        return self.session.id
+
+    @property
+    def endpoint(self) -> Any:
+        """The endpoint that serves this connection."""
+        return self.session.endpoint
+
+    @property
+    def connect_info(self) -> dict[str, Any]:
+        """About the connection: ``params``, ``session``, ``peer``, ``uri``, ``user_agent``, ``x_headers``."""
+        return self.session.connect_info
+
+    def assign(self, key: str, value: Any) -> Socket:
+        """Keep a value for as long as the client is joined; read it as ``socket.assigns[key]``."""
+        self.assigns[key] = value
+        return self
+
+    def ok(self, response: Any = None) -> Reply:
+        """Answer the message, or let the client join: ``return socket.ok({"id": 7})``."""
+        return Reply("ok", {} if response is None else response)
+
+    def error(self, reason: Any = None) -> Reply:
+        """Answer with an error, or refuse the join: ``return socket.error("unauthorized")``."""
+        if reason is None:
+            reason = {}
+        return Reply("error", reason if isinstance(reason, (dict, bytes)) else {"reason": reason})
+
+    def stop(self, response: Any = None) -> Reply:
+        """Answer, and end the channel: the client gets ``phx_close`` and does not join again."""
+        return Reply("ok", {} if response is None else response, stops=True)
+
+    def reply(self, event: str, message: Any = None) -> Socket:
+        """Send an event to this client: ``socket.reply("pong", {"at": 7})``. Bytes go as a binary frame."""
+        self._check_payload(message)
+        self.session.send(self.session.serializer.push(self.join_ref, self.topic, event, {} if message is None else message))
+        return self
+
+    push = reply
+
+    def reply_to(self, ref: str | None, reply: Reply) -> None:
+        """Answer a message later: keep ``socket.ref`` while it is handled, and give it here with ``socket.ok(...)``."""
+        if ref is None or not self.joined:
+            raise ArgumentError("reply_to needs the ref of a message that asked for a reply, and a socket that is joined")
+        self._answer(ref, reply)
+
+    def broadcast(self, event: str, message: Any = None) -> Socket:
+        """Send an event to every client in this topic, this one included."""
+        self._check_payload(message)
+        self._check_joined("broadcast")
+        self.session.pubsub.broadcast(self.topic, Broadcast(self.topic, event, {} if message is None else message))
+        return self
+
+    def broadcast_from(self, event: str, message: Any = None) -> Socket:
+        """Send an event to every other client in this topic."""
+        self._check_payload(message)
+        self.session.pubsub.broadcast_from(self, self.topic, Broadcast(self.topic, event, {} if message is None else message))
+        return self
+
+    def subscribe(self, topic: str) -> Socket:
+        """Have what is broadcast on another topic come to ``info(socket, message)``."""
+        self._own_topics = [*(self._own_topics or ()), topic]
+        self.session.pubsub._add(topic, self, None, self._info)
+        return self
+
+    def unsubscribe(self, topic: str) -> Socket:
+        """Undo ``subscribe``."""
+        self._own_topics = [own for own in self._own_topics or () if own != topic]
+        self.session.pubsub._remove(topic, self)
+        return self
+
+    def send_info(self, message: Any) -> Socket:
+        """Send a message to all channels of this connection: it comes as ``event(socket, "info", message)``."""
+        self.session.call(self.session.inform, message)
+        return self
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the whole connection of this client."""
+        self.session.call(self.session.close, code, reason)
+
+    def _check_payload(self, message: Any) -> None:
+        if message is not None and not isinstance(message, (Mapping, bytes)):
+            raise ArgumentError(f"Message argument must be a map, got: {message!r}\nWrite a dict, such as {{\"body\": ...}}.")
+
+    def _check_joined(self, word: str) -> None:
+        if self._left:
+            raise ChannelError(f"{word} on {self.topic!r}: the client has left the topic")
+
+    def _on_close(self, callback: Callable[[Socket], object]) -> None:
+        """Call back when the client leaves the topic, in whatever way."""
+        self._closing = [*(self._closing or ()), callback]
+
+    # --- Handling, on the event loop --------------------------------------------------------
+
+    def _answer(self, ref: str | None, reply: Reply) -> None:
+        if ref is not None:
+            self.session.send(self.session.serializer.reply(self.join_ref, ref, self.topic, reply.status, reply.response))
+
+    def _handle(self, event: str, payload: Any, ref: str | None) -> None:
+        """Let the channel handle an event, now or when it has handled those before."""
+        if self._busy:
+            self._wait(self._event, event, payload, ref)
+        else:
+            self._event(event, payload, ref)
+
+    def _wait(self, *job: Any) -> None:
+        if self._waiting is None:
+            from collections import deque
+
+            self._waiting = deque()
+        self._waiting.append(job)
+        self.session.hold(1)
+
+    def _event(self, event: str, payload: Any, ref: str | None) -> None:
+        self.ref = ref
+        try:
+            runs = self._type.runs["event"]
+            result = self.channel.event(self, event, payload) if runs < _AWAITED else None
+            if runs == _STEPPED:
+                result = _step(result)
+        except Exception as error:
+            self._crash(error)
+            return
+        if runs >= _AWAITED:
+            self._later("event", (event, payload), lambda result: self._event_done(event, result, ref))
+        elif result is not None:
+            self._event_done(event, result, ref)
+
+    def _event_done(self, event: str, result: Any, ref: str | None) -> None:
+        if isinstance(result, Reply):
+            self._answer(ref, result)
+            if result.stops:
+                self.session.end(self, "normal")
+        elif result is not None and result is not self:
+            raise ChannelError(
+                f"{_name_of(self._type.channel)}.event returned {result!r} for {event!r}, expected None, the socket or a reply:\n"
+                "`return socket.ok({...})` answers the message, `socket.reply(event, {...})` sends an event."
+            )
+
+    def _info(self, message: Any) -> None:
+        if self._busy:
+            self._wait(self._info, message)
+            return
+        self._call("info", (message,), lambda result: self._event_done("info", result, None))
+
+    def _out(self, broadcast: Broadcast) -> None:
+        """Let the channel see a broadcast that it intercepts, or pass it on."""
+        if broadcast.__class__ is not Broadcast:
+            self._info(broadcast)
+        elif broadcast.event not in self._type.intercepts:
+            self.session.send_ready(broadcast.encoded(self.session.encode_broadcast))
+        elif self._busy:
+            self._wait(self._out, broadcast)
+        else:
+            self._call("out", (broadcast.event, broadcast.payload), lambda result: self._event_done("out", result, None))
+
+    def _call(self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
+        """Call a callback of the channel where it runs, then *done* with what it returned."""
+        runs = self._type.runs[name]
+        if runs >= _AWAITED:
+            self._later(name, arguments, done)
+            return
+        try:
+            result = getattr(self.channel, name)(self, *arguments)
+            done(_step(result) if runs == _STEPPED else result)
+        except Exception as error:
+            self._crash(error)
+
+    def _later(self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
+        self._busy = True
+        self.session.create_task(self._run(name, arguments, done))
+
+    async def _run(self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
+        callback = getattr(self.channel, name)
+        try:
+            if self._type.runs[name] == _AWAITED:
+                result = await callback(self, *arguments)
+            else:
+                result = await self.session.in_worker(callback, self, *arguments)
+                if hasattr(result, "__await__"):
+                    result = await result
+            done(result)
+        except Exception as error:
+            self._crash(error)
+        finally:
+            self._busy = False
+            self._next()
+
+    def _next(self) -> None:
+        """Handle what has waited, until a callback has to wait itself."""
+        while self._waiting and not self._busy:
+            method, *arguments = self._waiting.popleft()
+            self.session.hold(-1)
+            if not self._left:
+                method(*arguments)
+
+    def _crash(self, error: BaseException) -> None:
+        self.session.crashed(self, error)
+
+
+# --- Channel ------------------------------------------------------------------------------
+
+
+class Channel:
+    """Handles the messages of clients in one topic; there is one object for each client and topic::
+
+        class RoomChannel(Channel):
+            async def join(self, socket, topic, message):
+                if not message.get("token"):
+                    return socket.error("unauthorized")
+                return socket.ok({"joined": topic})
+
+            async def event(self, socket, event, message):
+                match event, message:
+                    case "new:msg", {"body": body}:
+                        socket.broadcast("new:msg", {"body": body})
+                    case "ping", _:
+                        return socket.ok({"pong": True})
+
+    Callbacks are ``async def``, or plain ``def``, which runs in a worker thread. ``intercept`` lists the events of
+    broadcasts that ``out`` shall see.
+    """
+
+    intercept: ClassVar[Sequence[str]] = ()
+
+    def join(self, socket: Socket, topic: str, message: Any) -> Any:
+        """Let a client into a topic (``"lobby"`` of ``"rooms:lobby"``), or refuse it.
+
+        Return ``socket.ok(...)`` or the socket, or ``socket.error(reason)``. Broadcasts reach the client from then on.
+        """
+        raise ChannelError(f"{_name_of(type(self))} needs a method `join(self, socket, topic, message)`: return socket.ok()")
+
+    def event(self, socket: Socket, event: str, message: Any) -> Any:
+        """Handle an event from the client. Return ``None`` or the socket, or a reply: ``socket.ok({...})``."""
+        return None
+
+    def info(self, socket: Socket, message: Any) -> Any:
+        """Handle a message of this process; unless overridden it comes as ``event(socket, "info", message)``."""
+        return self.event(socket, "info", message)
+
+    def out(self, socket: Socket, event: str, message: Any) -> Any:
+        """Handle a broadcast listed in ``intercept``, for this one client; unless overridden it is sent as it is."""
+        socket.reply(event, message)
+
+    def leave(self, socket: Socket, message: Any) -> Any:
+        """The client leaves: *message* is what it sent, or ``{"reason": ...}`` when its connection ended."""
+
+    def terminate(self, socket: Socket, reason: str) -> Any:
+        """The last call: *reason* is ``"left"``, ``"closed"``, ``"normal"``, ``"replaced"`` or ``"error"``."""
+
+
+class _ChannelType:
+    """A channel class, and where each of its callbacks runs."""
+
+    __slots__ = ("channel", "runs", "intercepts")
+
+    def __init__(self, channel: type[Channel]) -> None:
+        self.channel = channel
+        self.intercepts = frozenset(channel.intercept)
+        names = ("join", "event", "info", "out", "leave", "terminate")
+        self.runs = {name: _where_it_runs(getattr(channel, name)) for name in names}
+        if self.runs["info"] == _INLINE:
+            self.runs["info"] = self.runs["event"]
+
+
+# --- Session ------------------------------------------------------------------------------
+
+
+class SocketHandler:
+    """Decides who may connect, once for each connection; give a subclass to ``socket(path, UserSocket)``::
+
+        class UserSocket(SocketHandler):
+            def connect(self, socket, params, connect_info):
+                user = find_user(params.get("token"))
+                return user is not None and socket.assign("user", user)
+
+            def id(self, socket):
+                return f"users:{socket.assigns['user'].id}"
+
+    ``app.broadcast("users:7", "disconnect", {})`` then closes all connections of that user. Both methods may be
+    ``async def``.
+    """
+
+    def connect(self, socket: Any, params: Params, connect_info: dict[str, Any]) -> Any:
+        """Return something true to let the client connect; what is assigned here, every channel's socket has."""
+        return True
+
+    def id(self, socket: Any) -> str | None:
+        """Return a name for the connections of one user, or ``None``."""
+        return None
+
+
+class _Session:
+    """One connection: its wire, its serializer, and the sockets of the topics it has joined."""
+
+    __slots__ = (
+        "mount", "serializer", "wire", "assigns", "id", "connect_info", "endpoint", "sockets", "encode_broadcast",
+        "closed", "held", "send_ready",
+    )  # fmt: skip
+
+    cuts_slow_readers = True  # broadcasts do not wait for anybody
+
+    def __init__(self, mount: _Mount, serializer: Any, endpoint: Any, connect_info: dict[str, Any]) -> None:
+        self.mount = mount
+        self.serializer = serializer
+        self.endpoint = endpoint
+        self.connect_info = connect_info
+        self.assigns: dict[str, Any] = {}
+        self.id: str | None = None
+        self.sockets: dict[str, Socket] = {}
+        self.closed = False
+        self.held = 0
+        self.wire: Any = None
+        self.send_ready: Any = None
+        self.encode_broadcast: Any = None
+
+    def assign(self, key: str, value: Any) -> _Session:
+        """Keep a value for all channels of this connection."""
+        self.assigns[key] = value
+        return self
+
+    @property
+    def pubsub(self) -> PubSub:
+        pubsub: PubSub = self.endpoint.pubsub
+        return pubsub
+
+    def opened(self, wire: Any) -> None:
+        """The connection is up: *wire* sends what ``wire.encode`` made ready."""
+        self.wire = wire
+        self.send_ready = wire.write
+        self.encode_broadcast = _broadcast_encoder(self.serializer, wire.encode)
+        if self.id is not None:
+            self.pubsub._add(self.id, self, None, self._told)
+
+    def _told(self, message: Any) -> None:
+        if isinstance(message, Broadcast) and message.event == "disconnect":
+            self.close(1001, "")
+
+    # --- Out ------------------------------------------------------------------------------
+
+    def send(self, data: str | bytes | None) -> None:
+        """Send what the serializer made; from any thread."""
+        if data is None or self.closed:
+            return
+        if _get_ident() == self.wire.thread:
+            self.send_ready(self.wire.encode(data))
+        else:
+            self.wire.loop.call_soon_threadsafe(self._send_later, data)
+
+    def _send_later(self, data: str | bytes) -> None:
+        if not self.closed:
+            self.send_ready(self.wire.encode(data))
+
+    def call(self, method: Callable[..., Any], *arguments: Any) -> None:
+        """Call on the event loop, from any thread."""
+        if _get_ident() == self.wire.thread:
+            method(*arguments)
+        else:
+            self.wire.loop.call_soon_threadsafe(method, *arguments)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if not self.closed:
+            self.wire.close(code, reason)
+
+    def create_task(self, coroutine: Any) -> Any:
+        return self.wire.create_task(coroutine)
+
+    def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return self.wire.in_worker(call, *arguments)
+
+    def hold(self, change: int) -> None:
+        """Count the messages that wait for channels; stop reading from a client that sends faster than they work."""
+        self.held += change
+        if self.held == _MAX_HELD and change > 0:
+            self.wire.pause_reading()
+        elif self.held == _MAX_HELD // 2 and change < 0:
+            self.wire.resume_reading()
+
+    def inform(self, message: Any) -> None:
+        for each in list(self.sockets.values()):
+            if each.joined:
+                each._info(message)
+
+    # --- In -------------------------------------------------------------------------------
+
+    def received(self, data: str | bytes) -> None:
+        """Handle one message of the client."""
+        try:
+            join_ref, ref, topic, event, payload = self.serializer.decode(data)
+            if not isinstance(topic, str) or not isinstance(event, str):
+                raise ChannelError("topic and event must be text")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ChannelError) as error:
+            logger.warning("a client sent what is no message (%s): %s", self.serializer.name, error)
+            self.close(1003 if isinstance(data, bytes) else 1007, "malformed message")
+            return
+        found = self.sockets.get(topic)
+        if found is not None and event != "phx_join":
+            if join_ref is not None and join_ref != found.join_ref and found.join_ref is not None:
+                return  # it was meant for an earlier join
+            if event == "phx_leave":
+                found._wait(self._leave, found, payload, ref) if found._busy else self._leave(found, payload, ref)
+            elif found.joined:
+                found._handle(event, payload, ref)
+            else:
+                found._wait(found._event, event, payload, ref)
+        elif event == "phx_join":
+            self._join(topic, payload, join_ref if join_ref is not None else ref, ref)
+        elif event == "heartbeat" and topic in ("phoenix", "phoenix:conn"):
+            self._heartbeat(topic, ref)
+        elif event == "phx_leave":
+            self.send(self.serializer.reply(join_ref, ref, topic, "ok", {}))
+        else:
+            self.refuse(None, ref, topic, "unmatched topic")
+
+    def _heartbeat(self, topic: str, ref: str | None) -> None:
+        if self.serializer is _V07:
+            self.send(_V07.push(None, topic, "heartbeat", {}))
+        else:
+            self.send(self.serializer.reply(None, ref, topic, "ok", {}))
+
+    def refuse(self, join_ref: str | None, ref: str | None, topic: str, reason: str) -> None:
+        self.send(self.serializer.reply(join_ref, ref, topic, "error", {"reason": reason}))
+
+    def _join(self, topic: str, payload: Any, join_ref: str | None, ref: str | None) -> None:
+        kind = self.mount.channel_for(topic)
+        if kind is None:
+            logger.warning("Ignoring unmatched topic %r in %s", topic, self.mount.path)
+            self.refuse(None, ref, topic, "unmatched topic")
+            return
+        old = self.sockets.pop(topic, None)
+        if old is None and len(self.sockets) >= self.mount.max_channels:
+            self.refuse(join_ref, ref, topic, "too many channels joined")
+            return
+        if old is not None:
+            self._forget(old, "replaced")
+        new = Socket(self, kind, topic, join_ref)
+        self.sockets[topic] = new
+        started = time.perf_counter() if logger.isEnabledFor(logging.INFO) else 0.0
+        short = topic.partition(":")[2]
+        runs = kind.runs["join"]
+
+        def done(result: Any) -> None:
+            self._joined(new, result, ref, started)
+            if old is not None:  # after the reply: a client that knows no join_ref would close the new one
+                self.send(self.serializer.control(old.join_ref, topic, "phx_close", {}))
+
+        if runs >= _AWAITED:
+            new._busy = True
+            self.create_task(self._join_later(new, short, payload, ref, done))
+            return
+        try:
+            result = new.channel.join(new, short, payload)
+            done(_step(result) if runs == _STEPPED else result)
+        except Exception as error:
+            self._join_crashed(new, ref, error)
+
+    async def _join_later(self, new: Socket, short: str, payload: Any, ref: str | None, done: Callable[[Any], None]) -> None:
+        try:
+            if new._type.runs["join"] == _AWAITED:
+                result = await new.channel.join(new, short, payload)
+            else:
+                result = await self.in_worker(new.channel.join, new, short, payload)
+                if hasattr(result, "__await__"):
+                    result = await result
+            done(result)
+        except Exception as error:
+            self._join_crashed(new, ref, error)
+        finally:
+            new._busy = False
+            new._next()
+
+    def _joined(self, new: Socket, result: Any, ref: str | None, started: float) -> None:
+        if result is new or result is True:
+            result = new.ok()
+        if not isinstance(result, Reply):
+            raise ChannelError(
+                f"{_name_of(new._type.channel)}.join returned {result!r}, expected `socket.ok(...)` or `socket.error(reason)`"
+            )
+        if result.status != "ok" or self.closed or self.sockets.get(new.topic) is not new:
+            if self.sockets.get(new.topic) is new:
+                del self.sockets[new.topic]
+            self._log_join("REFUSED JOIN", new.topic, started)
+            self._close_socket(new)
+        else:
+            new.joined = True
+            intercepts = bool(new._type.intercepts)
+            deliver = new._out if intercepts else self.send_ready
+            self.pubsub._add(new.topic, new, None if intercepts else self.encode_broadcast, deliver)
+            self._log_join("JOINED", new.topic, started)
+        new._answer(ref, result)
+
+    def _log_join(self, what: str, topic: str, started: float) -> None:
+        if started:
+            logger.info("%s %s in %.0fµs", what, topic, (time.perf_counter() - started) * 1_000_000)
+
+    def _join_crashed(self, new: Socket, ref: str | None, error: BaseException) -> None:
+        logger.error("%s.join crashed in %s", _name_of(new._type.channel), new.topic, exc_info=error)
+        if self.sockets.get(new.topic) is new:
+            del self.sockets[new.topic]
+        self._close_socket(new)
+        self.refuse(new.join_ref, ref, new.topic, "join crashed")
+
+    def _leave(self, old: Socket, payload: Any, ref: str | None) -> None:
+        """The client leaves a topic: reply, close, and only then what ``terminate`` sends."""
+        if self.sockets.get(old.topic) is old:
+            del self.sockets[old.topic]
+        self._close_socket(old)
+
+        def left(_: Any) -> None:
+            old._answer(ref, old.ok())
+            self.send(self.serializer.control(old.join_ref, old.topic, "phx_close", {}))
+            self._terminate(old, "left")
+
+        old._call("leave", (payload,), left)
+
+    def end(self, old: Socket, reason: str) -> None:
+        """A channel ends itself."""
+        if self.sockets.get(old.topic) is old:
+            del self.sockets[old.topic]
+        self.send(self.serializer.control(old.join_ref, old.topic, "phx_close", {}))
+        self._forget(old, reason)
+
+    def crashed(self, old: Socket, error: BaseException) -> None:
+        """A callback raised: the client is told and joins anew; everything else goes on."""
+        logger.error("%s crashed in %s", _name_of(old._type.channel), old.topic, exc_info=error)
+        if self.sockets.get(old.topic) is not old:
+            return
+        del self.sockets[old.topic]
+        self.send(self.serializer.control(old.join_ref, old.topic, "phx_error", {"reason": "channel_crash"}))
+        self._forget(old, "error")
+
+    def _forget(self, old: Socket, reason: str) -> None:
+        self._close_socket(old)
+        if old.joined:
+            self._terminate(old, reason)
+
+    def _close_socket(self, old: Socket) -> None:
+        """Unsubscribe a socket from everything, at once."""
+        if old._left:
+            return
+        old._left = True
+        pubsub = self.pubsub
+        pubsub._remove(old.topic, old)
+        for topic in old._own_topics or ():
+            pubsub._remove(topic, old)
+        for callback in old._closing or ():
+            callback(old)
+        if old._waiting:
+            self.held -= len(old._waiting)
+            old._waiting = None
+
+    def _terminate(self, old: Socket, reason: str) -> None:
+        if old._type.runs["terminate"] != _INLINE:
+            old._call("terminate", (reason,), lambda _: None)
+
+    def ended(self, reason: str, code: int = 1006) -> None:
+        """The connection is gone."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.id is not None:
+            self.pubsub._remove(self.id, self)
+        sockets, self.sockets = list(self.sockets.values()), {}
+        for old in sockets:
+            self._close_socket(old)
+            if old.joined:
+                kind = old._type
+                if kind.runs["leave"] != _INLINE:
+                    old._call("leave", ({"reason": reason},), lambda _, old=old: self._terminate(old, "closed"))
+                else:
+                    self._terminate(old, "closed")
+
+
+_MAX_HELD = 1000
+
+
+def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
+    from functools import lru_cache
+
+    return lru_cache(maxsize=64)(function)
+
+
+@_cached
+def _broadcast_encoder(serializer: Any, encode: Callable[[Any], Any]) -> Callable[[Broadcast], Any]:
+    """Return one function for each way a broadcast is written, so that it can be the key of what it made."""
+    return lambda broadcast: encode(serializer.broadcast(broadcast))
+
+
+# --- Mounting -----------------------------------------------------------------------------
+
+
+class _Mount:
+    """The channels under one path, and who may connect."""
+
+    def __init__(self, path: str, handler: type[SocketHandler], options: dict[str, Any], where: str) -> None:
+        self.path = path
+        self.handler = handler()
+        self.where = where
+        self.channels: dict[str, _ChannelType] = {}
+        self.exact: dict[str, _ChannelType] = {}
+        self.max_channels: int = options.pop("max_channels", 100)
+        self.options = options
+        self.polls: dict[str, _LongPoll] = {}
+
+    def add(self, name: str, channel: Any, where: str) -> None:
+        if not isinstance(channel, type) or not issubclass(channel, Channel):
+            raise DefinitionError(f"{where}: channel({name!r}, {channel!r}): expected a class of Channel")
+        if "*" in name[:-1]:
+            raise DefinitionError(f"{where}: channels using splat patterns must end with *, got: {name!r}")
+        base = name.removesuffix("*").removesuffix(":")
+        table = self.exact if ":" in base else self.channels
+        if base in table:
+            raise DefinitionError(f"{where}: there is a channel {name!r} in this socket already")
+        table[base] = _ChannelType(channel)
+
+    def channel_for(self, topic: str) -> _ChannelType | None:
+        return self.exact.get(topic) or self.channels.get(topic.partition(":")[0])
+
+    async def connect(self, conn: Any, serializer: Any) -> _Session | None:
+        """Return a session when the handler lets this client connect, else ``None``."""
+        params = conn.query_params
+        session = _Session(self, serializer, conn.endpoint, _connect_info(conn, params))
+        allowed = await self._ask(conn, self.handler.connect, session, params, session.connect_info)
+        if allowed is None or allowed is False or isinstance(allowed, Reply) and allowed.status != "ok":
+            logger.info("REFUSED CONNECTION TO %s", self.path)
+            return None
+        session.id = await self._ask(conn, self.handler.id, session)
+        return session
+
+    async def _ask(self, conn: Any, method: Callable[..., Any], *arguments: Any) -> Any:
+        if _where_it_runs(method) == _WORKER:
+            result = await conn.adapter.in_worker(method, *arguments)
+        else:
+            result = method(*arguments)
+        return await result if hasattr(result, "__await__") else result
+
+
+def _connect_info(conn: Any, params: Params) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "params": params,
+        "peer": {"address": conn.remote_ip},
+        "uri": conn.request_url(),
+        "user_agent": conn._req_header("user-agent") or None,
+        "x_headers": [(name, value) for name, value in conn.req_headers if name.startswith("x-")],
+        "session": None,
+        "auth_token": conn.private.get("phoenix_auth_token"),
+    }
+    if conn._session_store is not None and conn._session_store.key in conn.req_cookies and conn.private.get("phoenix_origin_checked"):
+        info["session"] = conn._session_store.load(conn)[0]
+    return info
+
+
+class _SocketPlug:
+    """Answer ``<mount>/websocket`` (V1 and V2) or ``<mount>`` (0.7) by becoming a WebSocket."""
+
+    def __init__(self, mount: _Mount, old: bool) -> None:
+        self.mount = mount
+        self.old = old
+        self.__name__ = "websocket"
+        self.upgrade = _Upgrade(mount.options, subprotocols=("phoenix",))
+
+    def __call__(self, conn: Any) -> Any:
+        return self._connect(conn)
+
+    async def _connect(self, conn: Any) -> Any:
+        serializer = _V07 if self.old else _serializer_for(conn)
+        if serializer is None:
+            return conn.send_resp(403, "")
+        refusal = self.upgrade.check(conn)
+        if refusal is not None:
+            return refusal
+        session = await self.mount.connect(conn, serializer)
+        if session is None:
+            return conn.send_resp(403, "")
+        return self.upgrade.accept(conn, session, idle=self.mount.options.get("timeout", 60))
+
+
+def _serializer_for(conn: Any) -> Any:
+    """Return the serializer that the client asks for with ``vsn``; 1.0.0 unless it says. ``None`` for unknown ones."""
+    version = conn.query_params.get("vsn", "1.0.0")
+    found = re.fullmatch(r"([12])\.0\.\d+", version) if isinstance(version, str) else None
+    if found is None:
+        logger.warning(
+            "The client's requested transport version %r does not match server's version requirements of ~> 1.0.0 or ~> 2.0.0",
+            version,
+        )
+        return None
+    return _V2 if found[1] == "2" else _V1
+
+
+def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: Any) -> Block:
+    """Mount channels at *path*: ``with socket("/ws"): channel("rooms", RoomChannel)``.
+
+    *handler* decides who may connect. Options: ``origins`` (``True``: this site; ``False``: any; or a list such as
+    ``["//example.com", "https://*.example.com"]``), ``max_size`` (bytes of a message, 1 MiB), ``max_channels`` (100),
+    ``timeout`` (60 s without a message ends a connection), ``window`` (10 s that a long poll waits).
+    """
+    recorder, where = _recorder("route", "a router"), _caller()
+    known = ("origins", "max_size", "max_channels", "timeout", "window")
+    for name in options:
+        if name not in known:
+            raise DefinitionError(f"{where}: unknown option {name!r} of socket.{_did_you_mean(name, known)}")
+    mount = _Mount(path, handler, options, where)
+    base = path.rstrip("/")
+    poll, old_poll = _LongPollPlug(mount), _OldPollPlug(mount)
+    for verb, suffix, target in (
+        ("GET", "", _SocketPlug(mount, old=True)), ("GET", "/websocket", _SocketPlug(mount, old=False)),
+        ("GET", "/longpoll", poll), ("POST", "/longpoll", poll), ("OPTIONS", "/longpoll", poll),
+        ("GET", "/poll", old_poll), ("POST", "/poll", old_poll), ("PUT", "/poll", old_poll),
+    ):  # fmt: skip
+        recorder.route(verb, base + suffix or "/", target, None, where, as_=None)
+
+    def enter() -> None:
+        recorder.mount = mount
+
+    def leave() -> None:
+        recorder.mount = None
+
+    return Block(enter, leave)
+
+
+def channel(name: str, channel: type[Channel]) -> None:
+    """Serve the topics ``<name>:<anything>`` with a channel class; inside ``with socket(...)``."""
+    recorder, where = _recorder("route", "a router"), _caller()
+    if recorder.mount is None:
+        raise DefinitionError(f"{where}: channel({name!r}, ...) must stand in a block of socket: `with socket(\"/ws\"): channel(...)`")
+    recorder.mount.add(name, channel, where)
+
+
+# --- WebSockets ---------------------------------------------------------------------------
+
+
+class _Upgraded:
+    """The response body of a conn that becomes a WebSocket."""
+
+    __slots__ = ("handshake", "handler", "max_size", "idle", "ping_interval")
+
+    def __init__(self, handshake: Any, handler: Any, max_size: int, idle: float | None, ping_interval: float | None) -> None:
+        self.handshake, self.handler, self.max_size = handshake, handler, max_size
+        self.idle, self.ping_interval = idle, ping_interval
+
+
+class _Upgrade:
+    """Check a handshake and accept it; see chapter 11 for the rules."""
+
+    def __init__(self, options: Mapping[str, Any], subprotocols: Sequence[str] = ()) -> None:
+        self.options = options
+        self.subprotocols = tuple(subprotocols)
+        origins = options.get("origins", True)
+        self.origins = _OriginCheck("conn" if origins is True else origins)
+        self.own = _OriginCheck(True) if origins is True else None
+        self.checks = origins is not False
+        self._handshake: Any = None
+
+    def allows(self, conn: Any) -> bool:
+        """Tell whether the page that asks is one of those that may."""
+        origins = conn._req_headers.get("origin", ())
+        place = {"scheme": conn.scheme, "host": conn.host, "port": conn.port}
+        host = conn.endpoint.options["url"].get("host", conn.host) if conn.endpoint is not None else conn.host
+        return self.origins.allows(origins, url_host=host, **place) or (
+            self.own is not None and self.own.allows(origins, url_host=host, **place)
+        )
+
+    def check(self, conn: Any) -> Any:
+        """Return the conn with a refusal, or ``None`` when it may become a WebSocket."""
+        conn.private["phoenix_origin_checked"] = self.checks
+        if not self.allows(conn):
+            logger.warning("refused a WebSocket from origin %r", conn._req_header("origin"))
+            return conn.send_resp(403, "this origin may not connect")
+        version = getattr(conn.adapter, "http_version", "1.1")
+        try:
+            conn.private["phoenix_handshake"] = _accept_websocket(
+                conn.method, version, conn._req_headers, subprotocols=self.subprotocols,
+                compress=self.options.get("compress", False),
+            )  # fmt: skip
+        except _HandshakeError as error:
+            return conn.merge_resp_headers(error.headers).send_resp(error.status, str(error))
+        return None
+
+    def accept(self, conn: Any, handler: Any, idle: float | None = None) -> Any:
+        handshake = conn.private.pop("phoenix_handshake")
+        if conn._before_send:
+            conn.status, conn.state = 101, "set"
+            conn._run_before_send()
+        conn.status, conn.state = 101, "upgraded"
+        conn.resp_body = _Upgraded(
+            handshake, handler, self.options.get("max_size", 1 << 20), idle, self.options.get("ping_interval")
+        )
+        return conn
+
+
+class WebSocket:
+    """A plain WebSocket, as its handler sees it::
+
+        async def echo(ws):
+            async for message in ws:          # str or bytes
+                await ws.send(message)
+
+    ``ws.conn`` is the request it began with, ``ws.subprotocol`` what was agreed. The loop ends when the client closes;
+    ``ws.close_code`` then says how. When the handler returns, the connection is closed with 1000; when it raises, with
+    1011.
+    """
+
+    __slots__ = ("conn", "subprotocol", "close_code", "_wire", "_messages", "_waiter", "_handler", "_held")
+
+    cuts_slow_readers = False  # `send` waits
+
+    def __init__(self, conn: Any, handler: Callable[[WebSocket], Any], subprotocol: str | None) -> None:
+        from collections import deque
+
+        self.conn = conn
+        self.subprotocol = subprotocol
+        self.close_code: int | None = None
+        self._handler = handler
+        self._wire: Any = None
+        self._messages: deque[str | bytes] = deque()
+        self._waiter: Any = None
+        self._held = 0
+
+    async def receive(self) -> str | bytes:
+        """Return the next message. Raises ``ClientDisconnected`` when the connection has ended."""
+        while not self._messages:
+            if self.close_code is not None:
+                raise ClientDisconnected(f"the WebSocket was closed with {self.close_code}")
+            self._waiter = self._wire.loop.create_future()
+            await self._waiter
+        message = self._messages.popleft()
+        self._held -= len(message)
+        if self._held < _READ_AHEAD:
+            self._wire.resume_reading()
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        while True:
+            try:
+                message = await self.receive()
+            except ClientDisconnected:
+                return
+            yield message
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a text (``str``) or binary (``bytes``) message; wait while the client does not keep up.
+
+        Raises ``ClientDisconnected`` when the connection has ended.
+        """
+        if self.close_code is not None:
+            raise ClientDisconnected(f"the WebSocket was closed with {self.close_code}")
+        self._wire.write(self._wire.encode_own(message))
+        if self._wire.writing_paused:
+            await self._wire.drain()
+
+    async def send_json(self, value: Any) -> None:
+        """Send a value as a JSON text."""
+        await self.send(encode_json(value))
+
+    async def receive_json(self) -> Any:
+        """Return the next message, decoded. Raises ``BadRequestError`` when it is no JSON."""
+        try:
+            return jsonlib.loads(await self.receive())
+        except ValueError as error:
+            raise BadRequestError(f"the client sent no JSON: {error}") from None
+
+    async def ping(self, payload: bytes = b"") -> None:
+        """Send a ping; the client's pong shows that it is alive."""
+        self._wire.ping(payload)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection. Raises ``ArgumentError`` for a code that may not be sent."""
+        self._wire.close(code, reason)
+
+    # --- What the wire calls ----------------------------------------------------------------
+
+    def opened(self, wire: Any) -> None:
+        self._wire = wire
+        wire.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._handler(self)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            logger.exception("the WebSocket handler of %s raised an error", self.conn.request_path)
+            self._wire.close(1011, "internal error")
+        else:
+            self._wire.close(1000, "")
+
+    def received(self, message: str | bytes) -> None:
+        self._messages.append(message)
+        self._held += len(message)
+        if self._held >= _READ_AHEAD:
+            self._wire.pause_reading()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def ended(self, reason: str, code: int = 1006) -> None:
+        self.close_code = code
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _WebSocketPlug:
+    """Answer a route by becoming a plain WebSocket."""
+
+    def __init__(self, handler: Callable[[WebSocket], Any], options: dict[str, Any]) -> None:
+        self.handler = handler
+        self.__name__ = getattr(handler, "__name__", "websocket")
+        self.upgrade = _Upgrade(options, options.get("subprotocols", ()))
+
+    def __call__(self, conn: Any) -> Any:
+        refusal = self.upgrade.check(conn)
+        if refusal is not None:
+            return refusal
+        subprotocol = conn.private["phoenix_handshake"].subprotocol
+        return self.upgrade.accept(conn, WebSocket(conn, self.handler, subprotocol))
+
+
+def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool | None = True, **options: Any) -> None:
+    """Answer *path* with a plain WebSocket: ``websocket("/echo", echo, subprotocols=["chat.v1"])``.
+
+    *handler* is an ``async def`` that takes a ``WebSocket``. Options: ``subprotocols``, best first; ``origins`` as for
+    ``socket``; ``max_size`` in bytes (1 MiB); ``compress`` (permessage-deflate, off); ``ping_interval`` in seconds (30).
+    """
+    recorder, where = _recorder("route", "a router"), _caller()
+    known = ("subprotocols", "origins", "max_size", "compress", "ping_interval")
+    for name in options:
+        if name not in known:
+            raise DefinitionError(f"{where}: unknown option {name!r} of websocket.{_did_you_mean(name, known)}")
+    if _where_it_runs(handler) not in (_STEPPED, _AWAITED):
+        raise DefinitionError(f"{where}: the handler of a websocket must be an `async def handler(ws)`, got: {handler!r}")
+    recorder.route("GET", path, _WebSocketPlug(handler, {"ping_interval": 30, **options}), None, where, as_=as_)
+
+
+# --- Long poll ----------------------------------------------------------------------------
+
+
+class _LongPoll:
+    """The wire of a client that polls: what is sent waits in a queue until it asks."""
+
+    kind = "longpoll"
+
+    def __init__(self, mount: _Mount, session: _Session, loop: Any, server: Any) -> None:
+        self.mount = mount
+        self.session = session
+        self.loop = loop
+        self.thread = _get_ident()
+        self.server = server
+        self.token = _base64url(os.urandom(24)).decode()
+        self.window: float = mount.options.get("window", 10)
+        self.messages: list[Any] = []
+        self.size = 0
+        self.waiter: Any = None
+        self.timer: Any = None
+        self.tail: Any = None  # the POST being handled: the next one waits for it
+        mount.polls[self.token] = self
+        self._keep_alive()
+        session.opened(self)
+
+    @staticmethod
+    def encode(data: str | bytes) -> str | bytes:
+        return data
+
+    def write(self, data: str | bytes) -> None:
+        self.messages.append(data)
+        self.size += len(data)
+        if self.size > _MAX_UNSENT:
+            logger.warning("a long poll client did not keep up and was cut off")
+            self.close(1013, "")
+        elif self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def poll(self) -> list[Any]:
+        """Return what has been sent; wait for it up to the window."""
+        import asyncio
+
+        if not self.messages and not self.session.closed:
+            self.timer.cancel()
+            if self.waiter is not None and not self.waiter.done():
+                self.waiter.set_result(None)  # a newer poll takes the place of an older one
+            waiter = self.waiter = self.loop.create_future()
+            try:
+                await asyncio.wait_for(waiter, self.window)
+            except asyncio.TimeoutError:
+                pass
+            self._keep_alive()
+        messages, self.messages, self.size = self.messages, [], 0
+        return messages
+
+    def _keep_alive(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.loop.call_later(self.window * 1.5, self.close)
+
+    def create_task(self, coroutine: Any) -> Any:
+        return self.server.create_task(coroutine)
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.server.workers.run(self.loop, call, *arguments)
+
+    def pause_reading(self) -> None:
+        """A client that polls sends one request after the other, which is slow enough."""
+
+    resume_reading = pause_reading
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self.mount.polls.pop(self.token, None)
+        self.timer.cancel()
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+        self.session.ended("closed")
+
+
+_MAX_UNSENT = 1 << 20  # bytes that wait for a client that does not read
+
+
+class _LongPollPlug:
+    """``<mount>/longpoll``: the long poll of V1 and V2 clients."""
+
+    def __init__(self, mount: _Mount) -> None:
+        self.mount = mount
+        self.__name__ = "longpoll"
+        self.upgrade = _Upgrade(mount.options)
+
+    def __call__(self, conn: Any) -> Any:
+        return self._answer(conn)
+
+    async def _answer(self, conn: Any) -> Any:
+        conn.put_resp_header("cache-control", "no-store")
+        if not self.upgrade.allows(conn):
+            return conn.put_status(403).json({"status": 403})
+        conn.private["phoenix_origin_checked"] = self.upgrade.checks
+        origin = conn._req_header("origin")
+        if origin:
+            conn.put_resp_header("access-control-allow-origin", origin)
+            conn.put_resp_header("vary", "origin")
+        if conn.method == "OPTIONS":
+            wanted = conn._req_header("access-control-request-headers")
+            conn.put_resp_header("access-control-allow-headers", wanted)
+            conn.put_resp_header("access-control-allow-methods", "get, post, options")
+            return conn.put_resp_header("access-control-max-age", "3600").send_resp(200, "")
+        token = conn.query_params.get("token") or conn._req_header("x-phoenix-longpoll-token")
+        poll = self.mount.polls.get(token) if isinstance(token, str) else None
+        if conn.method == "POST":
+            return conn.json({"status": await self._publish(conn, poll)})
+        if poll is None:
+            return await self._open(conn)
+        messages = await poll.poll()
+        status = 410 if poll.session.closed and not messages else 200 if messages else 204
+        return conn.json({"status": status, "token": poll.token, "messages": messages})
+
+    async def _open(self, conn: Any) -> Any:
+        serializer = _serializer_for(conn)
+        conn.private["phoenix_auth_token"] = conn._req_header("x-phoenix-authtoken") or None
+        session = None if serializer is None else await self.mount.connect(conn, serializer)
+        if session is None:
+            return conn.json({"status": 403})
+        poll = _LongPoll(self.mount, session, conn.adapter.server.loop, conn.adapter.server)
+        return conn.json({"status": 410, "token": poll.token, "messages": []})
+
+    async def _publish(self, conn: Any, poll: _LongPoll | None) -> int:
+        if poll is None or poll.session.closed:
+            return 410
+        poll._keep_alive()
+        body = (await conn.body.read(10_000_000)).decode("utf-8", "replace")
+        lines = [body]
+        if conn._req_header("content-type").startswith("application/x-ndjson"):
+            lines = [line.rstrip("\r") for line in body.split("\n") if line.strip()][:100]
+        for line in lines:
+            text = line.startswith(("[", "{"))
+            poll.session.received(line if text else a2b_base64(line + "=" * (-len(line) % 4)))
+        return 200
+
+
+class _OldPollPlug:
+    """``<mount>/poll``: the long poll of Phoenix 0.7. POST opens, GET waits, PUT sends one message."""
+
+    cookie = "_phoenix_poll"
+
+    def __init__(self, mount: _Mount) -> None:
+        self.mount = mount
+        self.__name__ = "poll"
+        self.upgrade = _Upgrade(mount.options)
+
+    def __call__(self, conn: Any) -> Any:
+        return self._answer(conn)
+
+    async def _answer(self, conn: Any) -> Any:
+        conn.put_resp_header("cache-control", "no-store")
+        if not self.upgrade.allows(conn):
+            return conn.send_resp(403, "")
+        if conn.method == "POST":
+            session = await self.mount.connect(conn, _V07)
+            if session is None:
+                return conn.send_resp(403, "")
+            poll = _LongPoll(self.mount, session, conn.adapter.server.loop, conn.adapter.server)
+            return conn.put_resp_cookie(self.cookie, poll.token, same_site="Lax").send_resp(200, "")
+        known = self.mount.polls.get(conn.req_cookies.get(self.cookie, ""))
+        if known is None:
+            return conn.send_resp(410, "")
+        if conn.method == "PUT":
+            return await self._dispatch(conn, known)
+        messages = await known.poll()
+        if not messages:
+            return conn.send_resp(410 if known.session.closed else 204, "")
+        return conn.put_resp_content_type("application/json").send_resp(200, f"[{','.join(messages)}]")
+
+    async def _dispatch(self, conn: Any, poll: _LongPoll) -> Any:
+        poll._keep_alive()
+        text = encode_json(conn.body_params) if conn.body_params else (await conn.body.read(1_000_000)).decode()
+        try:
+            _, _, topic, event, _ = _V07.decode(text)
+        except (ValueError, TypeError, ChannelError):
+            return conn.send_resp(400, "")
+        joined = topic in poll.session.sockets or topic == "phoenix:conn"
+        poll.session.received(text)
+        ok = topic in poll.session.sockets if event == "phx_join" else joined
+        return conn.send_resp(200 if ok else 401, "")
+
+
+# ==========================================================================================
 # 13. HTTP protocol                                                  depends on: Ground, Conn
 # ==========================================================================================
 #
@@ -6526,6 +9088,8 @@ class RequestParser:
     def next_request(self) -> Request | None:
         """Read the head of the next request, if all of it has come."""
         data = self._data
+        if self._at == len(data):
+            return None
         while data.startswith(b"\r\n", self._at):  # RFC 9112 §2.2: blank lines before a request line
             self._at += 2
         end = data.find(b"\r\n\r\n", max(self._at, self._scanned - 3))
@@ -6556,6 +9120,11 @@ class RequestParser:
         if line_end >= 0 and len(data) - line_end > limits.headers + 4:
             raise HTTPProtocolError(431, f"the headers are over {limits.headers} bytes")
         self._scanned = len(data)
+
+    def rest(self) -> bytes:
+        """Return what was received and not used, for another protocol to read."""
+        rest, self._data, self._at = self._data[self._at :], b"", 0
+        return rest
 
     def next_data(self) -> bytes | None:
         """Read what has come of the body: bytes, ``b""`` at its end, or ``None`` when more must be received."""
@@ -6684,16 +9253,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 #
 # Sources: asyncio's transports and protocols, RFC 9112 §9 (connections), RFC 9110 §10.1.1 (Expect).
 
-__all__ += ["Server", "Timeouts", "ClientDisconnected"]
-
-
-class ClientDisconnected(PhoenixError):
-    """The client went away while its body was being read, or its response written."""
-
-    status = 400
-
-    def __init__(self, message: str = "the client has disconnected") -> None:
-        super().__init__(message)
+__all__ += ["Server", "Timeouts"]
 
 
 class Timeouts:
@@ -6707,7 +9267,6 @@ class Timeouts:
 
 
 _NEVER = float("inf")
-_READ_AHEAD = 65_536  # bytes that are received before anybody takes them
 _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves
 
 
@@ -6870,6 +9429,11 @@ class _Connection(Adapter):
             self.deadline = _NEVER
 
     # --- Time -------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """The server stops: an idle connection closes, a request is still answered."""
+        if self.request is None:
+            self.transport.close()
 
     def timed_out(self) -> None:
         """The deadline has passed."""
@@ -7056,6 +9620,8 @@ class _Connection(Adapter):
             self._send_file(conn)
         elif state == "chunked":
             self._end_chunked(conn)
+        elif state == "upgraded":
+            self._become_websocket(conn)
         else:  # it was broken off: there is no way to tell the client but to close
             self.transport.abort()
             self._done(conn)
@@ -7136,6 +9702,22 @@ class _Connection(Adapter):
             sent += len(part)
             await self.drain(self.conn)
         return sent
+
+    def _become_websocket(self, conn: Any) -> None:
+        """Hand the transport over to a WebSocket (RFC 6455 §4.2.2)."""
+        upgraded = conn.resp_body
+        fields = {name: (value,) for name, value in upgraded.handshake.headers}
+        self.transport.write(encode_head(101, fields, conn._resp_cookies) + b"\r\n")
+        wire = _WebSocketWire(self.server, self.transport, upgraded)
+        self.server.connections.discard(self)
+        self.server.connections.add(wire)
+        self.transport.set_protocol(wire)
+        self.conn = None
+        self.discarding = True
+        wire.handler.opened(wire)
+        rest = self.parser.rest()
+        if rest:
+            wire.data_received(rest)
 
     # --- Chunks -----------------------------------------------------------------------------
 
@@ -7233,6 +9815,153 @@ def _send_all(conn: Any, parts: Iterable[Any]) -> None:
 _TEXT_PLAIN = ("text/plain; charset=utf-8",)
 
 
+# --- One WebSocket ------------------------------------------------------------------------
+
+
+class _WebSocketWire:
+    """Carry bytes between a transport and the WebSocket parser, and messages to a handler.
+
+    It takes the place of the connection whose request became a WebSocket, and is the wire of chapter 12.
+    """
+
+    __slots__ = (
+        "server", "transport", "loop", "thread", "parser", "closing", "deflate", "handler", "deadline", "idle",
+        "ping_interval", "pinged", "writing_paused", "drainer", "over",
+    )  # fmt: skip
+
+    encode = staticmethod(_serialize_message)
+
+    def __init__(self, server: Server, transport: Any, upgraded: Any) -> None:
+        self.server = server
+        self.transport = transport
+        self.loop = server.loop
+        self.thread = server.thread
+        self.deflate = upgraded.handshake.deflate
+        self.parser = _WebSocketParser(max_size=upgraded.max_size, deflate=self.deflate)
+        self.closing = _CloseHandshake()
+        self.handler = upgraded.handler
+        self.ping_interval = upgraded.ping_interval
+        self.idle = upgraded.idle or self.ping_interval or _NEVER
+        self.pinged = False
+        self.deadline = server.now + self.idle
+        self.writing_paused = False
+        self.drainer: Any = None
+        self.over = False  # the handler was told that it ended
+        if self.handler.cuts_slow_readers:
+            transport.set_write_buffer_limits(high=_MAX_UNSENT)
+
+    # --- What asyncio calls -----------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self.deadline = self.server.now + self.idle
+        self.pinged = False
+        received = self.handler.received
+        for event in self.parser.receive_data(data):
+            if event.__class__ is str or event.__class__ is bytes:
+                if self.over:
+                    continue
+                try:
+                    received(event)
+                except Exception:
+                    logger.exception("handling a WebSocket message raised an error")
+                    self.close(1011, "internal error")
+            else:
+                answer = self.closing.answer(event)
+                if answer:
+                    self.transport.write(answer)
+                if not self.closing.is_open:
+                    self._end("closed")
+        if self.closing.should_drop:
+            self._drop()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.server.connections.discard(self)
+        self._end("closed")
+        if self.drainer is not None and not self.drainer.done():
+            self.drainer.set_exception(ClientDisconnected())
+        self.server.check_drained()
+
+    def pause_writing(self) -> None:
+        if self.handler.cuts_slow_readers:
+            logger.warning("a client did not keep up: %d bytes waited for it, it is cut off", _MAX_UNSENT)
+            self.server.cut_off += 1
+            self.close(1013, "too slow")
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self.drainer is not None and not self.drainer.done():
+            self.drainer.set_result(None)
+
+    def stop(self) -> None:
+        """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
+        self.close(1001, "going away")
+
+    def timed_out(self) -> None:
+        """Nothing has come for too long."""
+        if not self.closing.is_open or self.pinged:
+            self.transport.abort()
+        elif self.ping_interval is not None:
+            self.pinged = True
+            self.deadline = self.server.now + self.ping_interval
+            self.ping(b"")
+        else:
+            self.close(1001, "idle")
+
+    # --- What handlers call -----------------------------------------------------------------
+
+    def write(self, frame: bytes) -> None:
+        """Send bytes that are a frame already."""
+        self.transport.write(frame)
+
+    def encode_own(self, message: str | bytes) -> bytes:
+        """Return the frame of a message to this client alone, compressed if that was agreed."""
+        return _serialize_message(message, self.deflate)
+
+    def ping(self, payload: bytes) -> None:
+        if self.closing.is_open:
+            self.transport.write(_serialize_frame(9, payload))
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the close handshake; a client that does not answer is dropped."""
+        if self.closing.is_open:
+            self.transport.write(self.closing.close(code, reason))
+            self.deadline = self.server.now + 2
+            self._end("closed")
+
+    def _end(self, reason: str) -> None:
+        if not self.over:
+            self.over = True
+            self.handler.ended(reason, self.closing.code)
+
+    def _drop(self) -> None:
+        self.deadline = self.server.now + 2
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    async def drain(self) -> None:
+        if self.writing_paused and not self.over:
+            self.drainer = self.loop.create_future()
+            await self.drainer
+
+    def pause_reading(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.transport.resume_reading()
+
+    def create_task(self, coroutine: Any) -> Any:
+        return self.server.create_task(coroutine)
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.server.workers.run(self.loop, call, *arguments)
+
+
 # --- The server ---------------------------------------------------------------------------
 
 
@@ -7253,13 +9982,18 @@ class Server:
         limits: HTTPLimits | None = None,
         timeouts: Timeouts | None = None,
         tls: Any = None,
+        on_start: Callable[[Server], object] | None = None,
+        on_stop: Callable[[Server], object] | None = None,
     ) -> None:
         self.handle = handle
+        self.on_start, self.on_stop = on_start, on_stop
         self.host, self.port, self.tls = host, port, tls
         self.limits = limits or HTTPLimits()
         self.timeouts = timeouts or Timeouts()
         self.workers = _Workers(threads)
-        self.connections: set[_Connection] = set()
+        self.connections: set[Any] = set()
+        self.cut_off = 0  # clients that did not keep up with what was sent to them
+        self.thread = 0
         self.stopping = False
         self.now = 0.0
         self.tail = self.tail_close = self.tail_keep_alive = b""
@@ -7273,13 +10007,15 @@ class Server:
         import asyncio
 
         bytearray(1 << 20)  # lets malloc keep the 256 KiB blocks that asyncio receives into: 3x faster on glibc
-        self.loop = asyncio.get_running_loop()
+        self.loop, self.thread = asyncio.get_running_loop(), _get_ident()
         self.create_task = _task_maker(self.loop)
         self._sweep()
         self._listener = await self.loop.create_server(
             lambda: _Connection(self), self.host, self.port, ssl=self.tls, backlog=2048
         )
         self.port = self._listener.sockets[0].getsockname()[1]
+        if self.on_start is not None:
+            self.on_start(self)
 
     def _sweep(self) -> None:
         """Once a second: tell the time, and look for connections that have run out of it."""
@@ -7303,9 +10039,10 @@ class Server:
 
         self.stopping = True
         self._listener.close()
+        if self.on_stop is not None:
+            self.on_stop(self)
         for connection in list(self.connections):
-            if connection.request is None:
-                connection.transport.close()
+            connection.stop()
         self._drained = self.loop.create_future()
         self.check_drained()
         try:
@@ -7601,6 +10338,558 @@ def _phrase_of(code: str) -> str:
     return reason_phrase(int(code) if known else 500)
 
 
+# --- Debug page ---------------------------------------------------------------------------
+#
+# What a developer sees in place of the error view: the error, the lines of code it came through,
+# and the request. It is one page without script, picture or font, so that it works under any
+# policy. It runs nothing but the `repr` of what it shows, and cuts that at a length.
+#
+# Secrets are found first: cookies, credentials, and the values under the names that are never
+# logged. Then they are left out wherever they appear, in a message or a line of source as well.
+#
+# Source: Plug.Debugger.
+
+_SECRET_WORDS = ("password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "cookie", "credential")
+_MOST_PLACES = 60  # of a traceback; endless recursion has a thousand
+_MOST_ROUTES = 500
+
+
+def debug_page(conn: Any, error: BaseException, status: int, endpoint: Any) -> tuple[str, str]:
+    """Return media type and body of the page for developers: HTML for browsers, Markdown for all other clients."""
+    report = _Report(conn, error, status, endpoint)
+    accept = ",".join(conn._req_headers.get("accept", ())).lower()
+    if any(known in accept for known in ("*/*", "text/*", "text/html")):
+        return "text/html", _report_as_html(report)
+    return "text/markdown", _report_as_markdown(report)
+
+
+class _Place:
+    """A line of code that an error came through."""
+
+    __slots__ = ("file", "line", "function", "columns", "is_ours")
+
+    def __init__(self, file: str, line: int, function: str, columns: tuple[int, int] | None, is_ours: bool) -> None:
+        self.file, self.line, self.function = file, line, function
+        self.columns = columns  # first and last but one of the characters that failed, where that is known
+        self.is_ours = is_ours  # it belongs to the application
+
+
+class _Report:
+    """A failed request, as text that may be shown."""
+
+    def __init__(self, conn: Any, error: BaseException, status: int, endpoint: Any) -> None:
+        self.conn, self.error, self.status, self.endpoint = conn, error, status, endpoint
+        self.title = f"{type(error).__name__} at {conn.method} {conn.request_path}"
+        self._words = (*(word.lower() for word in endpoint.config("filter_parameters")), *_SECRET_WORDS)
+        self._secrets = sorted(self._find_secrets(), key=len, reverse=True)
+
+    # Secrets
+
+    def hides(self, name: object) -> bool:
+        """Tell whether what stands under *name* is a secret."""
+        text = str(name).lower().replace("-", "_")
+        return any(word in text for word in self._words)
+
+    def text(self, text: str) -> str:
+        """Return *text* without the secrets that are known."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[FILTERED]")
+        return text
+
+    def _find_secrets(self) -> set[str]:
+        conn = self.conn
+        found = {secret.decode(errors="replace") for secret in self.endpoint._secrets}
+        found.update(value for value in conn.cookies.values() if len(value) >= 8)  # shorter ones are ordinary words
+        found.update(value.split()[-1] for name, value in conn.req_headers if value.strip() and self.hides(name))
+        for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session)):
+            found.update(self._hidden_texts(values))
+        found.update([repr(secret)[1:-1] for secret in found])  # as it is in the repr of what holds it
+        return {secret for secret in found if len(secret) >= 4}
+
+    def _hidden_texts(self, value: Any, hidden: bool = False) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from self._hidden_texts(item, hidden or self.hides(key))
+        elif isinstance(value, list):
+            for item in value:
+                yield from self._hidden_texts(item, hidden)
+        elif hidden and isinstance(value, str):
+            yield value
+
+    def value(self, value: Any) -> str:
+        """Return the repr of *value*, bounded in length and depth, and without secrets."""
+        text = _attempt(lambda: self._repr(value, 0))  # it is the application's, and may do anything
+        if not isinstance(text, str):
+            return f"<{type(value).__name__}, whose repr raises {type(text).__name__}>"
+        text = self.text(text)
+        return text if len(text) <= 4000 else text[:4000] + "..."
+
+    def _repr(self, value: Any, depth: int) -> str:
+        kind = type(value)
+        most = (50, 20, 10, 5, 0)[depth]
+        if issubclass(kind, dict):
+            items = [
+                f"{self._repr(key, 4)}: {'[FILTERED]' if self.hides(key) else self._repr(item, min(depth + 1, 4))}"
+                for key, item in list(dict.items(value))[:most]
+            ]
+            return "{" + ", ".join(items + ["..."] * (len(value) > most)) + "}"
+        if kind is list or kind is tuple:
+            items = [self._repr(item, min(depth + 1, 4)) for item in value[:most]] + ["..."] * (len(value) > most)
+            return f"[{', '.join(items)}]" if kind is list else f"({', '.join(items)}{',' * (len(value) == 1)})"
+        if issubclass(kind, str) and len(value) > 1000:
+            return f"{self.text(value)[:1000]!r}... ({len(value)} characters)"
+        return repr(value)
+
+    # The error
+
+    def errors(self) -> Iterator[tuple[str, BaseException]]:
+        """Yield the error and those behind it, each with what it was to the one before."""
+        waiting = [("", self.error)]
+        seen: set[int] = set()
+        while waiting and len(seen) < 10:
+            relation, error = waiting.pop(0)
+            if id(error) in seen:
+                continue
+            seen.add(id(error))
+            yield relation, error
+            if error.__cause__ is not None:
+                waiting.append(("caused by", error.__cause__))
+            elif error.__context__ is not None and not error.__suppress_context__:
+                waiting.append(("while answering", error.__context__))
+            members = getattr(error, "exceptions", None)  # those of a group
+            if isinstance(members, tuple):
+                waiting += [("with", each) for each in members if isinstance(each, BaseException)]
+
+    def message(self, error: BaseException) -> str:
+        """Return what an error says, with its notes."""
+        found = error.msg if isinstance(error, SyntaxError) else _attempt(lambda: str(error))
+        lines = [found if isinstance(found, str) else f"<{type(error).__name__}, whose text cannot be shown>"]
+        lines += [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+        return self.text("\n".join(lines))[:10_000]
+
+    def places(self, error: BaseException) -> list[_Place]:
+        """Return the lines of code that *error* came through; where it was raised is the first."""
+        import traceback
+
+        found = [
+            _Place(each.filename, each.lineno or 1, each.name, _columns_of(each), self._is_ours(each.filename))
+            for each in reversed(traceback.extract_tb(error.__traceback__, limit=-_MOST_PLACES))
+        ]
+        if isinstance(error, SyntaxError) and error.filename and error.lineno:
+            at = max(error.offset or 1, 1) - 1
+            found.insert(0, _Place(error.filename, error.lineno, "", (at, at + 1), self._is_ours(error.filename)))
+        return found
+
+    def _is_ours(self, file: str) -> bool:
+        """Tell whether *file* belongs to the application, rather than to the framework, Python or a library."""
+        if file == debug_page.__code__.co_filename or file.startswith(("<frozen", os.path.dirname(os.__file__) + os.sep)):
+            return False
+        return "site-packages" not in file and "dist-packages" not in file
+
+    # The request
+
+    def sections(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Return the tables about the request: a title, then names and values."""
+        conn = self.conn
+        return [
+            ("Request info", self._request_info()),
+            ("Headers", [(name, self.header(name, value)) for name, value in sorted(conn.req_headers)]),
+            ("Params", self._rows(lambda: conn.params)),
+            ("Session", self._rows(self.session)),
+            ("Cookies", [(name, "[FILTERED]") for name in conn.cookies]),
+            ("Assigns", self._rows(lambda: conn.assigns)),
+        ]
+
+    def session(self) -> Any:
+        return self.conn.session if "plug_session_fetch" in self.conn.private else {}
+
+    def _request_info(self) -> list[tuple[str, str]]:
+        conn = self.conn
+        route = conn.private.get("phoenix_route")
+        rows = [("URI", self.text(self.uri())), ("Query string", self.query()), ("Method", conn.method), ("From", conn.remote_ip)]
+        if route is not None:
+            rows += [("Route", f"{route.verb} {route.path} {route.label}"), ("Pipelines", ", ".join(route.pipe_through))]
+        return rows
+
+    def uri(self) -> str:
+        """Return the URL of the request without its query."""
+        conn = self.conn
+        return _base_url(conn.scheme, conn.host, conn.port) + str(conn.request_path)
+
+    def query(self) -> str:
+        """Return the query as it came, but for secrets."""
+        pairs = [pair.partition("=") for pair in self.conn.query_string.split("&")]
+        return self.text("&".join(f"{key}={'[FILTERED]' if self.hides(key) else value}" if equals else key for key, equals, value in pairs))
+
+    def header(self, name: str, value: str) -> str:
+        """Return the value of a request header, unless it is a secret."""
+        return "[FILTERED]" if self.hides(name) else self.text(value)
+
+    def _rows(self, read: Callable[[], Mapping[str, Any]]) -> list[tuple[str, str]]:
+        values = _attempt(read)
+        if not isinstance(values, dict):
+            return [("", f"cannot be read: {values}")]
+        return [(self.text(str(key)), "[FILTERED]" if self.hides(key) else self.value(item)) for key, item in values.items()]
+
+    # The routes, for a request that none of them takes
+
+    def routes(self) -> list[Route]:
+        if not isinstance(self.error, (NoRouteError, MethodNotAllowedError)):
+            return []
+        return list(getattr(getattr(self.error, "router", self.endpoint.router), "routes", ()))
+
+    def nearest_route(self) -> Route | None:
+        """Return the route whose path is most like the one that was asked for."""
+        import difflib
+
+        given = list(self.conn.path_info)
+        filled: dict[str, Route] = {}
+        for route in self.routes():
+            segments = [
+                text if segment.kind == ":" and text.startswith(segment.text) else segment.text
+                for segment, text in zip(route.segments, [*given, *[""] * len(route.segments)])
+            ]
+            filled.setdefault("/".join(segments), route)
+        near = difflib.get_close_matches("/".join(given), filled, n=1)
+        return filled[near[0]] if near else None
+
+
+def _attempt(read: Callable[[], Any]) -> Any:
+    """Return what *read* returns, or the error that it raises."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is less to show, and that is all
+        return error
+
+
+def _columns_of(entry: Any) -> tuple[int, int] | None:
+    """Return from where to where the line of a traceback failed, in characters. Python knows it from 3.11 on."""
+    import linecache
+
+    start, end = getattr(entry, "colno", None), getattr(entry, "end_colno", None)
+    if start is None or end is None:
+        return None
+    line = linecache.getline(entry.filename, entry.lineno).rstrip().encode()  # Python counts bytes
+    if entry.end_lineno != entry.lineno:
+        end = len(line)
+    return len(line[:start].decode(errors="replace")), len(line[:end].decode(errors="replace"))
+
+
+def _short_name(file: str) -> str:
+    """Return the path of a file as it is best read: from the working directory, or from the folder of packages."""
+    _, packages, rest = file.rpartition("site-packages" + os.sep)
+    for folder in (os.getcwd(), os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(__file__))):
+        if not packages and file.startswith(folder + os.sep):
+            return file[len(folder) + 1 :]
+    return rest
+
+
+# --- Debug page: Markdown -----------------------------------------------------------------
+
+
+def _report_as_markdown(report: _Report) -> str:
+    import traceback
+
+    error, conn = report.error, report.conn
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    parts = [
+        f"# {report.title}",
+        "Exception:",
+        _indented(f"** ({type(error).__name__}) {report.message(error)}\n{report.text(trace)[-50_000:]}"),
+        "## Connection details",
+        "### Params",
+        _indented(report.value(_attempt(lambda: conn.params))),
+        "### Request info",
+        f"  * URI: {report.text(report.uri())}\n  * Query string: {report.query()}",
+        "### Headers",
+        "\n".join(f"  * {name}: {report.header(name, value)}" for name, value in sorted(conn.req_headers)),
+        "### Session",
+        _indented(report.value(_attempt(report.session))),
+    ]
+    if report.routes():
+        near = report.nearest_route()
+        parts += ["## Routes", *([f"The nearest is `{near.verb} {near.path}`."] if near else [])]
+        parts.append(_indented("\n".join(f"{route.verb:7} {route.path}  {route.label}" for route in report.routes()[:_MOST_ROUTES])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.rstrip().split("\n"))
+
+
+# --- Debug page: HTML ---------------------------------------------------------------------
+
+
+def _report_as_html(report: _Report) -> str:
+    about = f"phoenix.py {__version__}, Python {sys.version.partition(' ')[0]}, {report.endpoint.env}"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(report, report.title)}</title>'
+        '<meta name="viewport" content="width=device-width"><meta name="robots" content="noindex">'
+        f"<style>{_DEBUG_STYLE}</style></head>\n<body>\n"
+        + "".join(_html_error(report, relation, error) for relation, error in report.errors())
+        + f'<section class="request">{"".join(_html_table(report, title, rows) for title, rows in report.sections())}</section>\n'
+        + f"<footer><details><summary>The same as text, to copy</summary><pre>{escape(_report_as_markdown(report))}</pre></details>"
+        f"<p>{escape(about)}. Users see the error view: this page is for <code>debug_errors</code>, which is on in dev.</p></footer>\n"
+        "</body></html>\n"
+    )
+
+
+def _html(report: _Report, text: str) -> str:
+    return escape(report.text(text))
+
+
+def _html_error(report: _Report, relation: str, error: BaseException) -> str:
+    """Write one error: what it is, and where it came from."""
+    name, module = type(error).__name__, type(error).__module__
+    if relation:
+        head = f"<header><h2><small>{relation}</small> {escape(name)}</h2>"
+    else:
+        conn = report.conn
+        head = (
+            f'<header class="first"><p class="status"><b>{report.status}</b> {escape(_phrase_of(str(report.status)))}</p>'
+            f"<h1>{escape(name)} <small>at {escape(conn.method)} {_html(report, conn.request_path)}</small></h1>"
+        )
+    head += f'<p class="message">{_html(report, report.message(error))}</p></header>\n'
+    snippet = ""
+    if isinstance(error, TemplateSyntaxError):
+        where = f"{_short_name(error.file)}:{error.line}:{error.column}"
+        snippet = f'<section><h3>{escape(where)}</h3><pre class="snippet">{_html(report, error.snippet)}</pre></section>\n'
+    routes = "" if relation else _html_routes(report)
+    places = _html_places(report, error)
+    title = f"{module}.{name}" if module != "builtins" else name
+    trace = f'<section class="trace"><h3>Traceback <small>of {escape(title)}, latest call first</small></h3>{places}</section>\n'
+    return head + snippet + routes + (trace if places else "")
+
+
+def _html_places(report: _Report, error: BaseException) -> str:
+    """Write the traceback: the lines of the application one by one and open, those of libraries in closed groups."""
+    from itertools import groupby
+
+    written, opened = [], 0
+    for is_ours, group in groupby(report.places(error), lambda place: place.is_ours):
+        places = list(group)
+        if is_ours:
+            for place in places:
+                opened += 1
+                written.append(_html_place(report, place, "ours", opened <= 5))
+        else:
+            files = ", ".join(dict.fromkeys(_short_name(place.file) for place in places))
+            inside = "".join(_html_place(report, place, "theirs", False) for place in places)
+            count = f"{len(places)} calls in" if len(places) > 1 else "in"
+            written.append(f'<details class="group"><summary>{count} {escape(files)}</summary>{inside}</details>\n')
+    return "".join(written)
+
+
+def _html_place(report: _Report, place: _Place, kind: str, is_open: bool) -> str:
+    where = f"{_short_name(place.file)}:{place.line}"
+    link = _editor_link(place)
+    named = f"<code>{escape(place.function)}</code> " if place.function else ""
+    file = f'<a href="{escape(link)}">{escape(where)}</a>' if link else f'<span title="{escape(place.file)}">{escape(where)}</span>'
+    label = "app" if kind == "ours" else "lib"
+    return (
+        f'<details class="{kind}"{" open" if is_open else ""}><summary><i>{label}</i> {named}{file}</summary>'
+        f"{_html_source(report, place)}</details>\n"
+    )
+
+
+def _html_source(report: _Report, place: _Place) -> str:
+    """Write the five lines before and after the one that failed."""
+    import linecache
+
+    lines = linecache.getlines(place.file)
+    if not 0 < place.line <= len(lines):
+        return "<p>The source is not available.</p>"
+    first = max(1, place.line - 5)
+    written = []
+    for number, line in enumerate(lines[first - 1 : place.line + 5], first):
+        code, kind = _html(report, line.rstrip()), ""
+        if number == place.line:
+            code, kind = _html_marked(report, line.rstrip(), place.columns), ' class="failed"'
+        written.append(f"<span{kind}><b>{number:>4}</b> {code}\n</span>")
+    return f'<pre class="source">{"".join(written)}</pre>'
+
+
+def _html_marked(report: _Report, line: str, columns: tuple[int, int] | None) -> str:
+    """Write the line that failed, with a mark on the part that did unless that is all of it."""
+    start, end = columns or (0, 0)
+    if start >= end or line[start:end].strip() == line.strip():
+        return _html(report, line)
+    return f"{_html(report, line[:start])}<mark>{_html(report, line[start:end] or ' ')}</mark>{_html(report, line[end:])}"
+
+
+def _editor_link(place: _Place) -> str | None:
+    """Return the link that opens a line in the editor which ``PHOENIX_EDITOR`` or ``PLUG_EDITOR`` describes.
+
+    ``vscode://file/__FILE__:__LINE__`` is one such description; there is ``__RELATIVEFILE__`` too.
+    """
+    editor = os.environ.get("PHOENIX_EDITOR") or os.environ.get("PLUG_EDITOR")
+    if not editor or not os.path.isfile(place.file):
+        return None
+    relative = quote(os.path.relpath(place.file))
+    return editor.replace("__RELATIVEFILE__", relative).replace("__FILE__", quote(place.file)).replace("__LINE__", str(place.line))
+
+
+def _html_routes(report: _Report) -> str:
+    routes, near = report.routes(), report.nearest_route()
+    if not routes:
+        return ""
+    allowed = getattr(report.error, "allowed", None)
+    hint = f"Did you mean <code>{escape(near.verb)} {escape(near.path)}</code>?" if near and not allowed else ""
+    rows = "".join(
+        f"<tr{' class=near' if route is near else ''}><td>{escape(f'{route.helper}_path' if route.helper else '')}</td>"
+        f"<td>{escape(route.verb)}</td><td><code>{escape(route.path)}</code></td><td>{escape(route.label)}</td></tr>\n"
+        for route in routes[:_MOST_ROUTES]
+    )
+    return (
+        f'<section class="routes"><h3>Routes <small>{hint}</small></h3>\n'
+        f"<table><tr><th>Helper</th><th>Verb</th><th>Path</th><th>Action</th></tr>\n{rows}</table></section>\n"
+    )
+
+
+def _html_table(report: _Report, title: str, rows: Sequence[tuple[str, str]]) -> str:
+    lines = "".join(f"<tr><th>{_html(report, name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows)
+    return f"<details open><summary>{title}</summary>" + (f"<table>{lines}</table>" if rows else "<p>none</p>") + "</details>\n"
+
+
+_DEBUG_STYLE = """
+:root { color-scheme: light dark; --page: #f6f5f3; --card: #fff; --ink: #23252b; --dim: #6b6f7a; --line: #e2e0dc;
+  --red: #c8362a; --glow: #fdece9; --mark: #f7c3bb; --link: #1f5fbf }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #16171b; --card: #1e2026; --ink: #e4e5ea; --dim: #9297a5; --line: #32353e;
+    --red: #ff7a6b; --glow: #3a2122; --mark: #7a2f2b; --link: #8db8ff } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 76rem; padding: 0 1.5rem 3rem; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif }
+code, pre, td, .message { font-family: ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; font-size: 13px }
+header { margin-top: 2rem; padding: 1rem 1.25rem; background: var(--card); border: 1px solid var(--line);
+  border-left: 4px solid var(--red); border-radius: 6px }
+header.first { border-left-width: 8px }
+h1, h2 { margin: 0; font-size: 1.7rem; line-height: 1.3; overflow-wrap: anywhere }
+h2 { font-size: 1.25rem } h3 { margin: 1.75rem 0 .5rem; font-size: 1rem }
+small { color: var(--dim); font-weight: normal; font-size: .75em } h3 small { font-size: .9em }
+.status { margin: 0; color: var(--dim) } .status b { color: var(--red) }
+.message { margin: .5rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px }
+pre { margin: 0; overflow-x: auto } .snippet { padding: .75rem 1.25rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: 6px }
+details { background: var(--card); border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0 }
+summary { padding: .4rem .8rem; cursor: pointer; overflow-wrap: anywhere } summary i { display: inline-block; width: 2.2rem;
+  font-style: normal; font-size: 11px; color: var(--dim) }
+.ours > summary i { color: var(--red); font-weight: bold } .ours > summary code { font-weight: bold }
+.group > summary { color: var(--dim) } .group > details { margin: 0; border-width: 1px 0 0; border-radius: 0 }
+a { color: var(--link) } .trace a { text-decoration: none }
+.source { border-top: 1px solid var(--line); padding: .4rem 0; line-height: 1.6 }
+.source span { display: block; padding-right: 1rem; min-width: max-content }
+.source b { color: var(--dim); font-weight: normal; user-select: none; padding: 0 .4rem }
+.failed { background: var(--glow); box-shadow: inset 3px 0 var(--red) } .source .failed b { color: var(--red); font-weight: bold }
+mark { background: var(--mark); color: inherit; border-radius: 2px }
+table { width: 100%; border-collapse: collapse } th, td { padding: .25rem .8rem; border-top: 1px solid var(--line); text-align: left;
+  vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap } th { font-weight: 600; font-size: 13px }
+.request th { width: 14rem } .request { margin-top: 1.75rem } .request summary { font-weight: 600 }
+.request p, .source + p { margin: 0; padding: .25rem .8rem; color: var(--dim) } .trace p { margin: 0; padding: .25rem .8rem }
+.routes { overflow-x: auto } .routes table { background: var(--card); border: 1px solid var(--line) } .near { background: var(--glow) }
+footer { margin-top: 1.75rem; color: var(--dim) } footer pre { padding: .8rem; white-space: pre-wrap; user-select: all }
+"""
+
+
+# --- What runs beside the server ----------------------------------------------------------
+
+
+class _Children:
+    """The children of an endpoint: started in order, started again when they crash, stopped in reverse.
+
+    A child is an ``async def`` without arguments, a plain function, which gets a thread of its own, or an object with
+    ``start()`` and ``stop()``. One that crashes more than five times in ten seconds stops the endpoint.
+    """
+
+    def __init__(self, children: Iterable[Any], server: Server | None) -> None:
+        self.on_give_up: Callable[[], object] | None = None
+        self.gave_up = False
+        self._running: list[Any] = []
+        self._objects: list[Any] = []
+        for child in children:
+            if hasattr(child, "start") and hasattr(child, "stop"):
+                child.start()
+                self._objects.append(child)
+            elif server is not None:
+                self._running.append(server.create_task(self._supervise(child, server)))
+
+    async def _supervise(self, child: Callable[[], Any], server: Server) -> None:
+        import asyncio
+
+        crashes: list[float] = []
+        while True:
+            try:
+                if _where_it_runs(child) in (_STEPPED, _AWAITED):
+                    await child()
+                else:
+                    await _in_own_thread(server.loop, child)
+                return
+            except Exception:
+                crashes = [*(at for at in crashes if server.loop.time() - at < 10), server.loop.time()]
+                logger.exception("the child %s crashed", _name_of(child))
+            if len(crashes) > 5:
+                logger.critical("the child %s crashed %d times in 10 s: the endpoint stops", _name_of(child), len(crashes))
+                self.gave_up = True
+                if self.on_give_up is not None:
+                    self.on_give_up()
+                return
+            await asyncio.sleep(min(0.05 * 2 ** len(crashes), 2))
+
+    def stop(self) -> None:
+        for child in reversed(self._objects):
+            child.stop()
+        for task in reversed(self._running):
+            task.cancel()
+
+
+def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
+    """Run *call* in a new thread; return a future of what it returns."""
+    from threading import Thread
+
+    future = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error is not None else future.set_result(result)
+
+    def run() -> None:
+        outcome: tuple[Any, BaseException | None]
+        try:
+            outcome = call(), None
+        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
+            outcome = None, error
+        try:
+            loop.call_soon_threadsafe(settle, *outcome)
+        except RuntimeError:
+            pass  # the loop is closed
+
+    Thread(target=run, name=f"phoenix-{_name_of(call)}", daemon=True).start()
+    return future
+
+
+def client_script() -> str | None:
+    """Return the path of ``phoenix.js``: beside this file, or where pip has put it; ``None`` when it is nowhere."""
+    import sysconfig
+
+    for folder in (os.path.dirname(os.path.abspath(__file__)), os.path.join(sysconfig.get_path("data"), "share", "phoenix")):
+        path = os.path.join(folder, "phoenix.js")
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+class _ClientScript:
+    """Plug: serve the browser's client at ``/js/phoenix.js``, for apps whose static files hold none."""
+
+    def __call__(self, conn: Any) -> Any:
+        if conn.request_path != "/js/phoenix.js" or conn.method not in ("GET", "HEAD"):
+            return conn
+        path = client_script()
+        if path is None:
+            return conn
+        return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path))
+
+
 # --- The endpoint -------------------------------------------------------------------------
 
 _ENDPOINT_OPTIONS: dict[str, Any] = {
@@ -7617,6 +10906,8 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "log": logging.INFO,  # level of the request log; False for none
     "filter_parameters": ("password",),
     "template_engines": {},  # extension -> engine
+    "pubsub": None,  # a PubSub; one of its own unless set
+    "children": (),  # async functions that run beside the server, and again when they crash
     "threads": 40,
     "limits": {},  # fields of HTTPLimits
     "timeouts": {},  # fields of Timeouts
@@ -7671,7 +10962,9 @@ class Endpoint(metaclass=_Recording):
         self._steps = self._make_steps()
         self._check_sessions()
         _compile_views(View)
+        self.pubsub: PubSub = self.options["pubsub"] or PubSub()
         self.server: Server | None = None
+        self._children = _Children((), None)
 
     # --- Configuration --------------------------------------------------------------------
 
@@ -7741,6 +11034,8 @@ class Endpoint(metaclass=_Recording):
 
     def _default_plugs(self) -> list[PlugEntry]:
         stack: list[Any] = [self._static] if self._static is not None else []
+        if any(isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())):
+            stack.append(_ClientScript())
         if self.options["log"] is not False:
             stack.append(RequestLogger(self.options["log"]))
         stack.append(Parsers(**{"skip": _raw_forwards(self.router), **self.options["parsers"]}))
@@ -7872,6 +11167,17 @@ class Endpoint(metaclass=_Recording):
         conn._resp_headers["content-type"] = _TEXT_PLAIN
         return conn.resp(status, _phrase_of(str(status))).send_resp()
 
+    def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+        """Send an event to every client in a channel's topic, from any thread::
+
+            app.broadcast("rooms:lobby", "new:msg", {"body": "hi"})
+        """
+        self.pubsub.broadcast(topic, Broadcast(topic, event, {} if payload is None else payload))
+
+    def broadcast_from(self, sender: Any, topic: str, event: str, payload: Any = None) -> None:
+        """As ``broadcast``, but not to *sender*, the socket of a channel."""
+        self.pubsub.broadcast_from(sender, topic, Broadcast(topic, event, {} if payload is None else payload))
+
     def test(self, *, raise_errors: bool = False, csrf: bool = False) -> TestClient:
         """Return a client that calls this app in this process: ``app.test().get("/users")``."""
         return TestClient(self, raise_errors=raise_errors, csrf=csrf)
@@ -7887,7 +11193,17 @@ class Endpoint(metaclass=_Recording):
             threads=self.options["threads"],
             limits=HTTPLimits(**self.options["limits"]),
             timeouts=Timeouts(**self.options["timeouts"]),
+            on_start=self._started,
+            on_stop=self._stopped,
         )
+
+    def _started(self, server: Server) -> None:
+        self.server = server
+        self.pubsub._serve_on(server.loop)
+        self._children = _Children(self.options["children"], server)
+
+    def _stopped(self, server: Server) -> None:
+        self._children.stop()
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until SIGINT or SIGTERM; then let open requests end, and return."""
@@ -7912,6 +11228,7 @@ class Endpoint(metaclass=_Recording):
         host = "localhost" if server.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else server.host
         print(f"Running {getattr(self.router, '__name__', 'app')} on http://{host}:{server.port} ({self.env}), Ctrl-C stops", flush=True)
         stop = asyncio.Event()
+        self._children.on_give_up = stop.set
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -7920,6 +11237,8 @@ class Endpoint(metaclass=_Recording):
                 pass
         await stop.wait()
         await server.stop()
+        if self._children.gave_up:
+            sys.exit(1)
 
 
 def _run_loop(main: Any) -> None:
@@ -7935,7 +11254,8 @@ def _set_up_logging(env: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d [%(levelname)s] %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if env == "dev" else logging.INFO)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.DEBUG if env == "dev" else logging.INFO)
 
 
 def _compile_views(view: type[View]) -> None:
