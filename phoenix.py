@@ -244,7 +244,6 @@ audio/flac flac|audio/mp4 m4a|audio/midi mid midi|video/mp4 mp4|video/mpeg mpeg 
 video/ogg ogv|video/quicktime mov|video/x-msvideo avi|font/woff woff|font/woff2 woff2|font/ttf ttf|font/otf otf
 application/vnd.ms-fontobject eot""".replace("\n", "|").split("|"):
     MIME.register(*_entry.split())
-del _entry
 
 # --- Safe HTML ----------------------------------------------------------------------------
 
@@ -268,7 +267,7 @@ def escape(value: object) -> Safe:
     ``None`` is empty, booleans are ``true`` and ``false``, lists are joined, and what has ``__html__`` is kept.
     """
     if value.__class__ is str:
-        text: str = value  # type: ignore[assignment]
+        text: Any = value
     elif (html := getattr(value, "__html__", None)) is not None:
         return Safe(html())
     elif value is None:
@@ -323,25 +322,29 @@ def _json_default(value: object) -> object:
     if callable(own):
         return own()
     if type(value).__module__ in ("datetime", "uuid", "decimal", "_pydatetime", "_pydecimal"):
-        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        return str(value) if (isoformat := getattr(value, "isoformat", None)) is None else isoformat()
     raise TypeError(f"{value!r} has no form in JSON: give it a method `to_json()`, or pass dicts, lists, text and numbers")
 
 
-_json_encoder = jsonlib.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_json_default)
-_json_parts = _json_encoder.encode
-if jsonlib.encoder.c_make_encoder is not None:  # kept, it is twice as fast: `encode` makes a new one for each call
-    _c_encoder = jsonlib.encoder.c_make_encoder(
-        None, _json_default, jsonlib.encoder.encode_basestring, None, ":", ",", False, False, False
-    )
+def _make_json_encoder() -> Callable[[Any], str]:
+    """Return a function that encodes compactly. One encoder in C is kept: ``JSONEncoder`` makes a new one each time."""
+    make: Any = getattr(jsonlib.encoder, "c_make_encoder", None)
+    if make is None:
+        return jsonlib.JSONEncoder(
+            separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_json_default
+        ).encode
+    quoted: Any = getattr(jsonlib.encoder, "encode_basestring")  # noqa: B009 - it is there, untyped
+    encoder = make(None, _json_default, quoted, None, ":", ",", False, False, False)
+    return lambda data: "".join(encoder(data, 0))
 
-    def _json_parts(data: Any) -> str:  # type: ignore[misc]
-        return "".join(_c_encoder(data, 0))
+
+_encode_json = _make_json_encoder()
 
 
 def encode_json(data: Any) -> str:
     """Return *data* as compact JSON. Raises ``ArgumentError`` for what has no form in JSON."""
     try:
-        return _json_parts(data)
+        return _encode_json(data)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"cannot encode as JSON: {error}") from None
 
@@ -394,7 +397,7 @@ def to_param(value: object) -> str:
         ):
             return str(value)  # dates, UUIDs, paths
         raise ArgumentError(f"cannot convert {value!r} to a param: expected text, a number, or an object with an id")
-    return to_param(value.id)
+    return to_param(getattr(value, "id"))  # noqa: B009 - any object that has one
 
 
 def _caller(depth: int = 2) -> str:
@@ -836,7 +839,7 @@ class BaseConn:
 
     def merge_resp_headers(self, headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Self:
         """Set several response headers."""
-        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        for name, value in dict(headers).items():
             self.put_resp_header(name, value)
         return self
 
@@ -937,7 +940,7 @@ class BaseConn:
                 raise ArgumentError("the response body is None, expected text or bytes; an empty body is \"\"")
             if not isinstance(body, (str, bytes)):
                 body = b"".join(part.encode() if isinstance(part, str) else part for part in body)
-        self.status = status if status.__class__ is int else status_code(status)  # type: ignore[assignment]
+        self.status = status_code(status)
         self.resp_body = body
         self.state = "set"
         return self
@@ -995,7 +998,7 @@ class BaseConn:
         """
         self._check_unsent()
         self.status = status_code(status)
-        self.resp_body = None
+        self.resp_body = ()  # parts to come: callbacks can tell it from a file
         self.state = "set"
         if self._before_send:
             self._run_before_send()
@@ -2069,7 +2072,8 @@ class ParamsConn(BaseConn):
         """The parameters of the query string. Raises ``InvalidQueryError`` (400) when it cannot be decoded."""
         if self._query_params is None:
             self._query_params = decode_query(self.query_string) if self.query_string else Params()
-        return self._query_params
+        found: Params = self._query_params
+        return found
 
     @property
     def body_params(self) -> Params:
@@ -2093,7 +2097,8 @@ class ParamsConn(BaseConn):
             if self.path_params:
                 params.update(self.path_params)
             self._params = params
-        return self._params
+        found: Params = self._params
+        return found
 
     def _put_path_params(self, values: dict[str, Any]) -> None:
         self.path_params = {**self.path_params, **values} if self.path_params else values
@@ -2119,6 +2124,19 @@ class ParamsConn(BaseConn):
 
 
 _NO_PARAMS = Params()
+
+
+def filter_params(value: Any, words: Sequence[str]) -> Any:
+    """Replace what must not be logged: the values of keys that contain one of *words*, at any depth."""
+    if isinstance(value, Mapping):
+        return {
+            key: "[FILTERED]" if any(word in str(key) for word in words) else filter_params(item, words)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [filter_params(item, words) for item in value]
+    return value
+
 
 _OVERRIDES = {"put": "PUT", "patch": "PATCH", "delete": "DELETE"}
 
@@ -2493,7 +2511,8 @@ class SessionConn(ParamsConn):
             self._session, old = self._session_store.load(self)
             if old and not self._session_change:
                 self._session_change = "write"
-        return self._session
+        session: dict[str, Any] = self._session
+        return session
 
     def get_session(self, key: str, default: Any = None) -> Any:
         """Return what the session holds under *key*."""
@@ -2560,7 +2579,8 @@ class SessionConn(ParamsConn):
             self._flash = {}
             if isinstance(stored, dict):
                 self._flash = {key: list(value) for key, value in stored.items() if isinstance(value, list)}
-        return self._flash
+        messages: dict[str, list[str]] = self._flash
+        return messages
 
     @property
     def flash(self) -> dict[str, str]:
@@ -5059,7 +5079,7 @@ def _build_path(route: Route, values: Sequence[Any], query: Sequence[tuple[str, 
             rest = rest.split("/") if isinstance(rest, str) else rest
             part += "/".join(quote(to_param(item), safe="") for item in rest)
         parts.append(part)
-    text = encode_query(query) if query else ""
+    text = encode_query(list(query)) if query else ""
     return "/" + "/".join(parts) + (f"?{text}" if text else "")
 
 
@@ -5389,12 +5409,12 @@ class ActionClauseError(BadRequestError):
 __all__ += ["ActionClauseError"]
 
 
-def _reject_action(conn: BaseConn, result: object, name: str) -> NoReturn:
+def _reject_action(conn: ParamsConn, result: object, name: str) -> NoReturn:
     """Answer an action that did not return the conn."""
     if result is None and conn.state == "unset":
         raise ActionClauseError(
             f"no clause of {name} takes the params {conn.params!r}: it ended without a response.\n"
-            "Expected it to end with `return conn....`; a `case _:` answers all other params."  # type: ignore[attr-defined]
+            "Expected it to end with `return conn....`; a `case _:` answers all other params."
         )
     hint = "It sent a response, but ends without `return`." if result is None else f"It returned {result!r}."
     raise PlugError(f"{name} must return the conn. {hint}\nWrite `return conn.text(...)` or `return conn.render(...)`.")
@@ -5553,7 +5573,7 @@ class Router(metaclass=_Recording):
                 "phoenix_router": cls,
                 "phoenix_route": route,
                 "phoenix_pipelines": route.pipe_through,
-                **getattr(route.plug, "_route_private", lambda _: {})(route.action),
+                **getattr(route.plug, "_route_private", _no_private)(route.action),
                 **route.private,
             }
         verbs = {route.verb for route in cls.routes} | {"*"}
@@ -5629,6 +5649,8 @@ class Router(metaclass=_Recording):
         conn.private.update(route.private)
         if route.assigns:
             conn.assigns.update(route.assigns)
+        if logger.isEnabledFor(10):  # logging.DEBUG
+            _log_dispatch(conn, route)
         return run_steps(conn, route.steps)
 
     def _no_route(self, conn: Any, segments: Sequence[str]) -> PhoenixError:
@@ -5638,6 +5660,21 @@ class Router(metaclass=_Recording):
                 allowed.append("HEAD")
             return MethodNotAllowedError(conn, sorted(allowed))
         return NoRouteError(conn, type(self))
+
+
+def _log_dispatch(conn: Any, route: Route) -> None:
+    """Log what answers a request, and with which params, secrets left out."""
+    words = conn.endpoint.config("filter_parameters") if conn.endpoint is not None else ("password", "token")
+    try:
+        params = repr(filter_params(conn.params, words))
+    except BadRequestError:
+        params = "[UNFETCHED]"
+    shown = params if len(params) <= 2000 else params[:2000] + "..."
+    logger.debug("Processing with %s\n  Parameters: %s\n  Pipelines: %s", route.label, shown, route.pipe_through)
+
+
+def _no_private(action: str | None) -> dict[str, Any]:
+    return {}
 
 
 def _sample_paths(route: Route) -> list[list[str]]:
@@ -6250,7 +6287,7 @@ class Controller(metaclass=_Recording):
         controller = cls.instance()
         method = getattr(controller, action, None)
         if method is None and action in _ACTION_ALIASES.values():
-            method = next((getattr(controller, old) for old, new in _ACTION_ALIASES.items() if new == action and hasattr(controller, old or "")), None)
+            method = next((getattr(controller, old or "", None) for old, new in _ACTION_ALIASES.items() if new == action), None)
         if not callable(method) or action.startswith("_") or hasattr(Controller, action):
             actions = [name for name in dir(cls) if not name.startswith("_") and not hasattr(Controller, name)]
             raise DefinitionError(
@@ -7642,7 +7679,7 @@ class _V07:
         for key in ("channel", "topic", "event", "message"):
             if key not in message:
                 raise ChannelError(f"Missing key: {key!r}")
-        name, topic, event = message["channel"], message["topic"], message["event"]
+        name, topic, event = message["channel"], message["topic"], str(message["event"])
         return None, None, f"{name}:{topic}", _V07.events.get(event, event), message["message"]
 
     @staticmethod
@@ -8293,6 +8330,9 @@ class _Session:
         if old._type.runs["terminate"] != _INLINE:
             old._call("terminate", (reason,), lambda _: None)
 
+    def _terminated(self, old: Socket, _: Any) -> None:
+        self._terminate(old, "closed")
+
     def ended(self, reason: str, code: int = 1006) -> None:
         """The connection is gone."""
         if self.closed:
@@ -8306,7 +8346,7 @@ class _Session:
             if old.joined:
                 kind = old._type
                 if kind.runs["leave"] != _INLINE:
-                    old._call("leave", ({"reason": reason},), lambda _, old=old: self._terminate(old, "closed"))
+                    old._call("leave", ({"reason": reason},), functools.partial(self._terminated, old))
                 else:
                     self._terminate(old, "closed")
 
@@ -8887,12 +8927,14 @@ class HTTPProtocolError(PhoenixError):
 
 
 class HTTPLimits:
-    """How much of a request's head is read, in bytes: over *line* 414, over the others 431."""
+    """How much of a request's head is read: bytes of its *line* (414 over it), of one *header* and of all *headers*,
+    and the *count* of these (431)."""
 
-    __slots__ = ("line", "header", "headers", "count")
+    __slots__ = ("line", "header", "headers", "count", "_known")
 
     def __init__(self, line: int = 8192, header: int = 8192, headers: int = 65_536, count: int = 100) -> None:
         self.line, self.header, self.headers, self.count = line, header, headers, count
+        self._known: dict[bytes, _Headers] = {}  # blocks of headers that were found to be within these limits
 
 
 class _Headers:
@@ -8906,6 +8948,14 @@ class _Headers:
         self.length = 0
         self.chunked = self.close = self.keep_alive = self.expects_continue = False
 
+    def with_host(self, text: str) -> _Headers:
+        """Return the same headers with another host."""
+        other = _Headers({**self.fields, "host": [text]})
+        for field in ("length", "chunked", "close", "keep_alive", "expects_continue"):
+            setattr(other, field, getattr(self, field))
+        other.host, other.port = _parse_host(text)
+        return other
+
 
 class Request:
     """The head of one request. ``headers.fields`` maps names in lower case to lists of values."""
@@ -8918,19 +8968,20 @@ class Request:
         self.query = query
         self.minor = minor  # 1 for HTTP/1.1, 0 for HTTP/1.0
         self.headers = headers
-        self.keep_alive = not headers.close if minor else headers.keep_alive
+        self.keep_alive = not headers.close and (minor == 1 or headers.keep_alive)  # RFC 9112 §9.3
 
 
 # --- Reading a head -----------------------------------------------------------------------
 
+# A target may hold all that is printable but "#": browsers send |, ^, { and more as they are.
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!\"$-~]+) HTTP/(\d)\.(\d)").fullmatch
 _BAD_BYTES = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n").search
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::([0-9]{0,5}))?").fullmatch
+_HOST = re.compile(r"""(\[[0-9A-Fa-f:.]+\] | (?:[A-Za-z0-9\-._~!$&'()*+,;=] | %[0-9A-Fa-f]{2})+)
+    (?: : ([0-9]{0,5}))?""", re.VERBOSE).fullmatch  # fmt: skip
 _LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE).fullmatch
 
-_known_blocks: dict[bytes, _Headers] = {}
 _MAX_KNOWN_BLOCKS = 512
 _MAX_KNOWN_BLOCK_SIZE = 2048
 
@@ -8949,19 +9000,20 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
     method, target, major, minor = parts.groups()
     if major != b"1":
         raise HTTPProtocolError(505, "the version of HTTP is not 1.0 or 1.1")
-    headers = _known_blocks.get(block)
+    known = limits._known
+    headers = known.get(block)
     if headers is None:
         headers = _parse_headers(block, limits)
         if len(block) <= _MAX_KNOWN_BLOCK_SIZE:
-            if len(_known_blocks) >= _MAX_KNOWN_BLOCKS:
-                _known_blocks.clear()
-            _known_blocks[block] = headers
+            if len(known) >= _MAX_KNOWN_BLOCKS:
+                known.clear()
+            known[block] = headers
     if minor != b"0":
         if not headers.host:
             raise HTTPProtocolError(400, "the Host header is missing")
     elif headers.chunked:
         raise HTTPProtocolError(400, "HTTP/1.0 has no chunks")
-    if target[0] != 47:  # "/"
+    if target[0] != 47 or method == b"CONNECT":  # "/"
         target, headers = _other_target(method, target, headers)
     path, _, query = target.decode("ascii").partition("?")
     return Request(method.decode("ascii"), path, query, 0 if minor == b"0" else 1, headers)
@@ -8977,11 +9029,8 @@ def _other_target(method: bytes, target: bytes, headers: _Headers) -> tuple[byte
     if absolute is None:
         raise HTTPProtocolError(400, f"malformed request target: {target[:100]!r}")
     authority, rest = absolute.groups()
-    named = _Headers({**headers.fields, "host": [authority.decode("ascii")]})
-    for field in ("length", "chunked", "close", "keep_alive", "expects_continue"):
-        setattr(named, field, getattr(headers, field))
-    named.host, named.port = _parse_host(authority.decode("ascii"))
-    return rest if rest.startswith(b"/") else b"/" + rest, named
+    headers = headers.with_host(authority.decode("ascii"))  # the Host header does not count beside it
+    return rest if rest.startswith(b"/") else b"/" + rest, headers
 
 
 def _parse_headers(block: bytes, limits: HTTPLimits) -> _Headers:
@@ -9024,9 +9073,19 @@ def _parse_fields(block: bytes, limits: HTTPLimits) -> dict[str, list[str]]:
 def _parse_host(text: str) -> tuple[str, int]:
     """Return host and port (0 when none is named) of a Host header (RFC 9110 §7.2)."""
     found = _HOST(text)
-    if found is None or int(found[2] or 0) > 65_535:
+    if found is None or int(found[2] or 0) > 65_535 or found[1][0] == "[" and not _is_ipv6(found[1][1:-1]):
         raise HTTPProtocolError(400, f"malformed Host: {text[:100]!r}")
     return found[1].lower(), int(found[2] or 0)
+
+
+def _is_ipv6(text: str) -> bool:
+    from ipaddress import IPv6Address  # rare in a Host
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _frame_body(headers: _Headers, fields: dict[str, list[str]]) -> None:
@@ -9035,8 +9094,11 @@ def _frame_body(headers: _Headers, fields: dict[str, list[str]]) -> None:
     if codings is not None:
         if lengths is not None:
             raise HTTPProtocolError(400, "both Content-Length and Transfer-Encoding are given")
-        if len(codings) != 1 or codings[0].lower() != "chunked":
-            raise HTTPProtocolError(501, f"unknown transfer coding: {', '.join(codings)[:100]!r}")
+        names = [name.strip(" \t").lower() for name in ",".join(codings).split(",")]
+        if names[-1] != "chunked" or names.count("chunked") != 1:
+            raise HTTPProtocolError(400, f"transfer codings that do not end in one chunked: {', '.join(names)[:100]!r}")
+        if len(names) != 1:
+            raise HTTPProtocolError(501, f"unknown transfer coding: {', '.join(names)[:100]!r}")
         headers.chunked = True
     elif lengths is not None:
         if len(lengths) != 1 or not _LENGTH(lengths[0]):
@@ -9046,7 +9108,10 @@ def _frame_body(headers: _Headers, fields: dict[str, list[str]]) -> None:
 
 # --- Reading a message --------------------------------------------------------------------
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?").fullmatch
+_WORD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_CHUNK_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_WORD, _WORD, _QUOTED)
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%b)*" % _CHUNK_EXTENSION).fullmatch
 _MAX_CHUNK_LINE = 1024
 
 
@@ -9069,7 +9134,7 @@ class RequestParser:
         self._at = 0  # what lies before was used
         self._scanned = 0  # what lies before holds no end of a head
         self._left = 0  # bytes of the body, or of its chunk, that are still to come
-        self._state = self._end_of_body
+        self._state: Callable[[], bytes | None] = self._end_of_body
 
     @property
     def buffered(self) -> int:
@@ -9089,6 +9154,7 @@ class RequestParser:
         """Read the head of the next request, if all of it has come."""
         data = self._data
         if self._at == len(data):
+            self._data, self._at = b"", 0  # a connection that waits keeps nothing
             return None
         while data.startswith(b"\r\n", self._at):  # RFC 9112 §2.2: blank lines before a request line
             self._at += 2
@@ -9117,8 +9183,11 @@ class RequestParser:
         line_end = data.find(b"\r\n", self._at)
         if (len(data) if line_end < 0 else line_end) - self._at > limits.line:
             raise HTTPProtocolError(414, f"the request line is over {limits.line} bytes")
-        if line_end >= 0 and len(data) - line_end > limits.headers + 4:
-            raise HTTPProtocolError(431, f"the headers are over {limits.headers} bytes")
+        if line_end >= 0:
+            if not _REQUEST_LINE(data, self._at, line_end):  # HTTP/0.9 would wait for its answer now
+                raise HTTPProtocolError(400, f"malformed request line: {data[self._at : line_end][:100]!r}")
+            if len(data) - line_end > limits.headers + 4:
+                raise HTTPProtocolError(431, f"the headers are over {limits.headers} bytes")
         self._scanned = len(data)
 
     def rest(self) -> bytes:
@@ -9192,9 +9261,9 @@ class RequestParser:
             self._at += 2
         else:
             end = self._data.find(b"\r\n\r\n", self._at)
+            if (self.buffered if end < 0 else end - self._at) > self.limits.headers:
+                raise HTTPProtocolError(431, f"the trailers are over {self.limits.headers} bytes")
             if end < 0:
-                if self.buffered > self.limits.headers:
-                    raise HTTPProtocolError(431, f"the trailers are over {self.limits.headers} bytes")
                 if _BARE_LF(self._data, self._at):
                     raise HTTPProtocolError(400, "a line ends without a carriage return")
                 return None
@@ -9208,18 +9277,21 @@ class RequestParser:
 
 _known_heads: dict[tuple[Any, ...], bytes] = {}
 _WITHOUT_BODY = frozenset((*range(100, 200), 204, 304))
+_OF_THE_SERVER = frozenset(("content-length", "transfer-encoding", "connection", "keep-alive", "date"))
 
 
 def encode_head(status: int, headers: dict[str, tuple[str, ...]], cookies: dict[str, tuple[str, str]] | None = None) -> bytes:
-    """Return status line and headers, without the fields that say where the body ends.
+    """Return status line and headers, without those that the server writes: date, connection, the length of the body.
 
     Names and values were checked when they were put (see Conn).
     """
     key = (status, *headers.items())
     head = _known_heads.get(key)
     if head is None:
-        lines = [f"HTTP/1.1 {status} {_STATUS_NAMES.get(status) and reason_phrase(status) or ''}\r\n"]
-        lines += [f"{name}: {value}\r\n" for name, values in headers.items() for value in values]
+        lines = [f"HTTP/1.1 {status} {reason_phrase(status) if status in _STATUS_NAMES else ''}\r\n"]
+        for name, values in headers.items():
+            if name not in _OF_THE_SERVER or status == 101:
+                lines += [f"{name}: {value}\r\n" for value in values]
         head = "".join(lines).encode("latin-1", "replace")
         if len(_known_heads) >= 512:
             _known_heads.clear()
@@ -9691,7 +9763,8 @@ class _Connection(Adapter):
 
     async def _sendfile(self, stream: Any, offset: int, length: int) -> int:
         try:
-            return await self.server.loop.sendfile(self.transport, stream, offset, length)
+            count: int = await self.server.loop.sendfile(self.transport, stream, offset, length)
+            return count
         except (NotImplementedError, RuntimeError):  # not on this loop, or not over TLS
             if self.closed:
                 raise ClientDisconnected from None
@@ -9706,7 +9779,7 @@ class _Connection(Adapter):
     def _become_websocket(self, conn: Any) -> None:
         """Hand the transport over to a WebSocket (RFC 6455 §4.2.2)."""
         upgraded = conn.resp_body
-        fields = {name: (value,) for name, value in upgraded.handshake.headers}
+        fields: dict[str, tuple[str, ...]] = {name: (value,) for name, value in upgraded.handshake.headers}
         self.transport.write(encode_head(101, fields, conn._resp_cookies) + b"\r\n")
         wire = _WebSocketWire(self.server, self.transport, upgraded)
         self.server.connections.discard(self)
@@ -10093,9 +10166,10 @@ class Static:
     """Plug: serve the files below a folder; what is no file there passes on to the next plug.
 
     *at* is the path they stand under, *from_* the folder, looked for as ``View.root`` is. *only* names the first parts
-    of paths that are served (``["css", "js"]``), all that are in the folder unless given. With *gzip*, ``app.css.gz``
-    beside ``app.css`` is sent to clients that take it. *headers* are added. Files whose name begins with a dot are not
-    served, nor is anything outside the folder.
+    of paths that are served (``["css", "js"]``), all that are in the folder unless given; one that was added is seen
+    within a second. With *gzip*, ``app.css.gz`` beside ``app.css`` is sent to clients that take it, unless it is the
+    older of the two. *headers* are added. Files whose name begins with a dot are not served (``.well-known`` is no
+    file), nor is anything outside the folder, where a symbolic link may lead.
     """
 
     def __init__(
@@ -10106,21 +10180,27 @@ class Static:
         only: Sequence[str] | None = None,
         gzip: bool = True,
         headers: Mapping[str, str] | None = None,
-        beside: Any = None,
     ) -> None:
-        self.at = [part for part in at.split("/") if part]
-        self.prefix = "/" + "".join(part + "/" for part in self.at)
+        self.prefix = "/" + "".join(part + "/" for part in at.split("/") if part)
         self.folder = os.fspath(from_)
         self.only = None if only is None else frozenset(only)
         self.gzip = gzip
         self.headers = {_header_name(name): (_header_value(name, value),) for name, value in (headers or {}).items()}
-        self.places = [self.folder] if os.path.isabs(self.folder) else [os.path.join(place, self.folder) for place in _places_beside(beside)]
+        self.look_beside(None)
+
+    def look_beside(self, module: Any) -> None:
+        """Look for the folder beside *module*, unless its path is absolute."""
+        self._places = [os.path.join(place, self.folder) for place in _places_beside(module)]
+        self._root: str | None = None
         self._names: frozenset[str] = frozenset()
         self._listed = -_NEVER
+        self._inside: dict[str, tuple[int, int]] = {}  # file -> device and inode, for files that lie in the folder
 
     def root(self) -> str | None:
         """Return the folder, or ``None`` when there is none."""
-        return next((place for place in self.places if os.path.isdir(place)), None)
+        if self._root is None:
+            self._root = next((place for place in self._places if os.path.isdir(place)), None)
+        return self._root
 
     def __call__(self, conn: Any) -> Any:
         path = conn.request_path
@@ -10129,139 +10209,187 @@ class Static:
         first = path[len(self.prefix) :].partition("/")[0]
         if first not in self._names and "%" not in path and "/." not in path and not self._appeared(first):
             return conn  # the usual case: no file has such a name, and the disk need not be asked
-        segments = self._segments(conn, path)
-        if not segments or not self._appeared(segments[0]):
+        found = self._find(path)
+        if found is None:
             return conn
-        root = self.root()
-        file = None if root is None else os.path.join(root, *segments)
-        status = None if file is None else _stat_file(file)
-        if file is None or status is None or any(part.startswith(".") and part != ".well-known" for part in segments):
+        before, conn._resp_headers = conn._resp_headers, dict(conn._resp_headers)
+        try:
+            return self._send(conn, *found).halt()
+        except FileNotFoundError:  # it vanished in between
+            if conn.state != "unset":
+                raise
+            conn._resp_headers = before
             return conn
-        return self._send(conn, file, status)
 
     def _appeared(self, name: str) -> bool:
         """Tell whether *name* stands at the top of the folder; the list is made anew at most once a second."""
         if name not in self._names and time.monotonic() - self._listed > 1:
             self._listed = time.monotonic()
             root = self.root()
-            names = frozenset(os.listdir(root)) if root else frozenset()
+            try:
+                names = frozenset(os.listdir(root)) if root else frozenset()
+            except OSError:
+                names = frozenset()
             self._names = names if self.only is None else names & self.only
         return name in self._names
 
-    def _segments(self, conn: Any, path: str) -> list[str]:
-        """Return the decoded parts of the path below *at*. Raises ``InvalidPathError`` (400) for climbing ones."""
+    def _find(self, path: str) -> tuple[str, os.stat_result] | None:
+        """Return the file that a path names. Raises ``InvalidPathError`` (400) for a path that climbs or could."""
         segments = [_decode_segment(part) for part in path[len(self.prefix) :].split("/")]
-        mine = segments[0] in self._names
+        mine = self._appeared(segments[0])
         for part in segments:
-            if part in (".", "..") or mine and (not part or any(bad in part for bad in "/\\:\0")):
+            if part in (".", "..") or mine and any(bad in part for bad in "/\\:\0"):
                 raise InvalidPathError(f"invalid path for static asset: {path}")
-        return segments
+        if not mine or any(not part or part.startswith(".") and part != ".well-known" for part in segments):
+            return None
+        file = os.path.join(self.root() or "", *segments)
+        status = self._stat(file)
+        return None if status is None else (file, status)
+
+    def _stat(self, file: str) -> os.stat_result | None:
+        """Return the status of a regular file in the folder, else ``None``."""
+        status = _stat_file(file)
+        if status is None or self._inside.get(file) == (status.st_dev, status.st_ino):
+            return status
+        if not os.path.realpath(file).startswith(os.path.join(os.path.realpath(self.root() or ""), "")):
+            return None
+        if len(self._inside) >= 4096:
+            self._inside.clear()
+        self._inside[file] = status.st_dev, status.st_ino
+        return status
 
     def _send(self, conn: Any, file: str, status: os.stat_result) -> Any:
-        encoding = None
-        if self.gzip:
-            conn._resp_headers["vary"] = ("Accept-Encoding",)
-            packed = _stat_file(file + ".gz") if _accepts_gzip(conn._req_header("accept-encoding")) else None
-            if packed is not None:
-                encoding, status = "gzip", packed
-        versioned = "vsn=" in conn.query_string and "vsn" in conn.query_params
-        etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
         headers = conn._resp_headers
+        media_type = MIME.from_path(file)
+        packed = None
+        if self.gzip:
+            headers["vary"] = (*headers.get("vary", ()), "Accept-Encoding")
+            packed = self._stat(file + ".gz") if _accepts_gzip(conn) else None
+            if packed is not None and int(packed.st_mtime) >= int(status.st_mtime):
+                file, status = file + ".gz", packed
+            else:
+                packed = None
+        etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}{"-gz" if packed else ""}"'
+        versioned = "vsn=" in conn.query_string and "vsn" in conn.query_params
+        code = 200 if versioned else _evaluate_conditions(conn, etag, status.st_mtime)
+        part = _asked_part(conn, etag, status) if code == 200 else None
+        if code == 412 or part is not None and part[0] > part[1]:
+            if part is not None:
+                headers["content-range"] = (f"bytes */{status.st_size}",)
+            return conn.put_resp_content_type("text/plain").send_resp(416 if part else 412, "")
         headers["cache-control"] = ("public, max-age=31536000, immutable" if versioned else "public",)
         if not versioned:
             headers["etag"] = (etag,)
             headers["last-modified"] = (_http_date(status.st_mtime),)
-            if _is_fresh(conn, etag, status.st_mtime):
-                return conn.send_resp(304, "").halt()
-        headers["content-type"] = (MIME.from_path(file),)
+        if code == 304:
+            headers["cache-control"] = self.headers.get("cache-control", headers["cache-control"])
+            return conn.send_resp(304, "")
+        headers["content-type"] = (media_type,)
         headers["accept-ranges"] = ("bytes",)
+        if packed is not None:
+            headers["content-encoding"] = ("gzip",)
         headers.update(self.headers)
-        if encoding:
-            headers["content-encoding"] = (encoding,)
-            return conn.send_file(200, file + ".gz").halt()
-        return self._send_range(conn, file, status, etag).halt()
-
-    def _send_range(self, conn: Any, file: str, status: os.stat_result, etag: str) -> Any:
-        """Send the file, or the one part of it that was asked for (RFC 9110 §14)."""
-        wanted = conn._req_header("range")
-        if not wanted or conn.method != "GET" or not _range_applies(conn, etag, status.st_mtime):
-            return conn.send_file(200, file)
-        part = _parse_range(wanted, status.st_size)
         if part is None:
             return conn.send_file(200, file)
         first, last = part
-        if first > last:
-            conn._resp_headers["content-range"] = (f"bytes */{status.st_size}",)
-            conn._resp_headers.pop("etag", None)
-            return conn.put_resp_content_type("text/plain").send_resp(416, "")
-        conn._resp_headers["content-range"] = (f"bytes {first}-{last}/{status.st_size}",)
+        headers["content-range"] = (f"bytes {first}-{last}/{status.st_size}",)
         return conn.send_file(206, file, first, last - first + 1)
 
 
 def _stat_file(path: str) -> os.stat_result | None:
     """Return the status of a regular file, else ``None``."""
-    from stat import S_ISREG
-
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return status if S_ISREG(status.st_mode) else None
+    return status if status.st_mode & 0o170000 == 0o100000 else None  # what stat.S_ISREG tells
 
 
-def _accepts_gzip(header: str) -> bool:
-    for entry in header.split(","):
-        coding, _, parameter = entry.strip().partition(";")
-        if coding.strip().lower() in ("gzip", "*"):
-            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", parameter)
-    return False
+def _accepts_gzip(conn: Any) -> bool:
+    """Tell whether ``Accept-Encoding`` allows gzip; what it says of gzip itself goes before ``*`` (RFC 9110 §12.5.3)."""
+    given: dict[str, bool] = {}
+    for entry in ",".join(conn._req_headers.get("accept-encoding", ())).lower().split(","):
+        coding, _, weight = entry.partition(";")
+        given.setdefault(coding.strip(), not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight))
+    return given.get("gzip", given.get("x-gzip", given.get("*", False)))
 
 
-def _is_fresh(conn: Any, etag: str, modified: float) -> bool:
-    """Tell whether the client has this version already (RFC 9110 §13.2.2)."""
-    known = conn._req_headers.get("if-none-match")
-    if known is not None:
-        given = [tag.strip().removeprefix("W/") for tag in ",".join(known).split(",")]
-        return etag in given or "*" in given
+def _evaluate_conditions(conn: Any, etag: str, modified: float) -> int:
+    """Return 304 when the client has this version already, 412 when it wanted another, else 200 (RFC 9110 §13.2.2)."""
+    headers = conn._req_headers
+    if "if-match" in headers:
+        if not {etag, "*"} & set(_entity_tags(headers["if-match"])):
+            return 412
+    else:
+        until = _parse_http_date(conn._req_header("if-unmodified-since"))
+        if until is not None and int(modified) > until:
+            return 412
+    if "if-none-match" in headers:
+        return 304 if {etag, "W/" + etag, "*"} & set(_entity_tags(headers["if-none-match"])) else 200
     since = _parse_http_date(conn._req_header("if-modified-since"))
-    return since is not None and int(modified) <= since
+    return 304 if since is not None and int(modified) <= since else 200
 
 
-def _range_applies(conn: Any, etag: str, modified: float) -> bool:
-    """Tell whether ``If-Range`` allows a part to be sent (RFC 9110 §13.1.5)."""
-    condition = conn._req_header("if-range")
-    if not condition:
-        return True
-    return condition == etag if condition.startswith('"') else _parse_http_date(condition) == int(modified)
+def _entity_tags(values: Sequence[str]) -> list[str]:
+    """Return the tags of a list such as ``"a", W/"b"``; ours hold no comma."""
+    return [tag.strip() for tag in ",".join(values).split(",")]
 
 
 def _parse_http_date(text: str) -> float | None:
-    """Return the time that an HTTP date names, in seconds, else ``None``."""
-    found = re.fullmatch(r"\w{3}, (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", text)
-    if found is None or found[2] not in _HTTP_MONTHS:
+    """Return the time that an HTTP date names, in seconds, else ``None`` (RFC 9110 §5.6.7)."""
+    if not text:
         return None
     from calendar import timegm
 
-    day, month, *rest = found.groups()
-    year, hour, minute, second = map(int, rest)
-    return timegm((year, _HTTP_MONTHS.index(month) + 1, int(day), hour, minute, second))
+    found = re.fullmatch(r"\w{3}, (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", text)
+    try:
+        if found is not None:
+            day, month, *rest = found.groups()
+            year, hour, minute, second = map(int, rest)
+            return timegm((year, _HTTP_MONTHS.index(month) + 1, int(day), hour, minute, second))
+        for obsolete in ("%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"):
+            try:
+                return timegm(time.strptime(text, obsolete))
+            except ValueError:
+                continue
+    except ValueError:  # there is no such month, or year
+        pass
+    return None
 
 
-def _parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return first and last byte of the one range asked for; ``None`` to send everything.
+def _asked_part(conn: Any, etag: str, status: os.stat_result) -> tuple[int, int] | None:
+    """Return first and last byte of the part that is asked for, or ``None`` for all of it (RFC 9110 §14.2).
 
     A range that lies outside of the file has its first byte behind its last.
     """
-    found = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", header)
-    if found is None or not (found[1] or found[2]):
+    wanted = conn._req_header("range")
+    if not wanted or conn.method != "GET":
         return None
+    condition = conn._req_header("if-range")
+    if condition and condition != etag and _parse_http_date(condition) != int(status.st_mtime):
+        return None
+    return _parse_range(wanted, status.st_size)
+
+
+def _parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """Return first and last byte of the one range in *header*; ``None`` for what is none, is many, or is everything.
+
+    >>> _parse_range("bytes=-2", 5), _parse_range("bytes=0-", 5), _parse_range("bytes=9-", 5)
+    ((3, 4), None, (1, 0))
+    """
+    found = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", header, re.IGNORECASE)
+    if found is None or not (found[1] or found[2]) or not size:
+        return None
+    last = size - 1
     if not found[1]:
         count = int(found[2])
-        return (max(0, size - count), size - 1) if count else (1, 0)
-    first = int(found[1])
-    last = min(int(found[2]), size - 1) if found[2] else size - 1
-    if found[2] and int(found[2]) < first:
-        return None  # no valid range at all
+        first = max(0, size - count) if count else size
+    else:
+        first = int(found[1])
+        if found[2]:
+            if int(found[2]) < first:
+                return None
+            last = min(int(found[2]), last)
     if first >= size:
         return 1, 0
     return None if first == 0 and last == size - 1 else (first, last)
@@ -10284,7 +10412,7 @@ class RequestLogger:
 
         def log_sent(conn: Any) -> Any:
             took = (time.perf_counter() - started) * 1_000_000
-            verb = "Chunked" if conn.state == "set" and conn.resp_body is None and conn.status == 200 else "Sent"
+            verb = "Sent" if conn.resp_body is None or isinstance(conn.resp_body, (str, bytes)) else "Chunked"
             duration = f"{took:.0f}µs" if took < 1000 else f"{took / 1000:.0f}ms"
             logger.log(self.level, "%s %s in %s", verb, conn.status, duration)
             return conn
@@ -10292,30 +10420,26 @@ class RequestLogger:
         return conn.register_before_send(log_sent)
 
 
-def filter_params(value: Any, words: Sequence[str]) -> Any:
-    """Replace what must not be logged: the values of keys that contain one of *words*, at any depth."""
-    if isinstance(value, Mapping):
-        return {
-            key: "[FILTERED]" if any(word in str(key) for word in words) else filter_params(item, words)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [filter_params(item, words) for item in value]
-    return value
-
-
 # --- Errors -------------------------------------------------------------------------------
 
 
 def _status_of(error: BaseException, registered: Mapping[type, int]) -> int:
-    """Return the status an exception answers with: its class's ``status``, a registered one, or 500."""
-    for kind in type(error).__mro__:
-        if kind in registered:
-            return registered[kind]
-    status = error.status if isinstance(error, PhoenixError) else getattr(type(error), "status", None)
-    if status is None:
-        status = getattr(type(error), "plug_status", None)
-    return status if isinstance(status, int) and 400 <= status <= 599 else 500
+    """Return the status an exception answers with: its class's ``status`` or ``plug_status``, a registered one, or 500.
+
+    Of its classes the nearest that says something decides; an error of ours may know better than its class.
+    """
+    found: Any = vars(error).get("status") if isinstance(error, PhoenixError) else None
+    for kind in type(error).__mro__ if found is None else ():
+        found = registered.get(kind, vars(kind).get("status", vars(kind).get("plug_status")))
+        if found is not None:
+            break
+    return _error_status(found) or 500
+
+
+def _error_status(status: object) -> int | None:
+    """Return the number of an error's status, given as a code or a name; ``None`` when it is none."""
+    code = _STATUS_CODES.get(status) if isinstance(status, str) else status
+    return int(code) if isinstance(code, int) and 400 <= code <= 599 else None
 
 
 class ErrorView(View):

@@ -9,8 +9,6 @@ Read it from the data up: storage, controllers, views, router. Actions are plain
 run in worker threads, so a slow query keeps nobody else waiting.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets
@@ -78,7 +76,7 @@ def set_up() -> str:
     if not query("SELECT * FROM users"):
         salt = secrets.token_bytes(16)
         query("INSERT INTO users (name, salt, password) VALUES ('ann', ?, ?)", salt, hash_password("phoenix", salt))
-        query("INSERT INTO posts (title, body) VALUES ('Hello, world', ?)", "This blog is one file. Log in and change me!")
+        query("INSERT INTO posts (title, body) VALUES (?, ?)", "Hello, world", "This blog is one file. Log in and change it!")
     file = DATA / "secret"  # production sets SECRET_KEY_BASE; elsewhere each machine makes its own, and keeps it
     if not file.exists():
         file.touch(mode=0o600)
