@@ -10159,6 +10159,24 @@ class InvalidPathError(BadRequestError):
     """The path of a static file holds parts that no file name has: status 400."""
 
 
+def _attempt(read: Callable[[], Any]) -> Any:
+    """Return what *read* returns, or the error that it raises."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is less to show, and that is all
+        return error
+
+
+def _text_of(error: BaseException) -> str:
+    found = _attempt(lambda: str(error))
+    return found if isinstance(found, str) else f"<{type(error).__name__}, whose text cannot be shown>"
+
+
+def _is_this_machine(host: str) -> bool:
+    """Tell whether a host name is one that only this machine, or this network, knows."""
+    return host == "localhost" or host.endswith((".localhost", ".local")) or re.fullmatch(r"[\d.]+|\[.*\]", host) is not None
+
+
 # --- Static files -------------------------------------------------------------------------
 
 
@@ -10442,6 +10460,39 @@ def _error_status(status: object) -> int | None:
     return int(code) if isinstance(code, int) and 400 <= code <= 599 else None
 
 
+def _ends_more_than_a_request(error: BaseException) -> bool:
+    """Tell whether *error* is meant for the program: a keyboard interrupt, or the end of the task that answers.
+
+    ``SystemExit`` is not: what calls ``sys.exit()`` in an action ends the action. Nor is a ``CancelledError`` that
+    came from something that the action had been waiting for.
+    """
+    if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        return True
+    if type(error).__name__ != "CancelledError":
+        return False
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is not None and hasattr(task, "cancelling") and task.cancelling() > 0  # from Python 3.11 on
+
+
+_OF_ONE_RESPONSE = frozenset((  # headers that do not hold for the error page in its place
+    "cache-control", "content-type", "content-length", "content-encoding", "content-range", "content-disposition",
+    "content-language", "content-location", "etag", "last-modified", "expires", "accept-ranges", "location",
+    "transfer-encoding",
+))  # fmt: skip
+
+
+def _render_if_there(view: Any, name: str, assigns: dict[str, Any]) -> str | None:
+    """Render a page of an error view, which need not have it."""
+    try:
+        return render_to_string(view, name, assigns)
+    except TemplateNotFoundError:
+        if name in type(_view_instance(view)).templates():
+            raise  # it is another one that is missing
+        return None
+
+
 class ErrorView(View):
     """The error pages of an app that has none of its own: the phrase of the status, in html, json or text."""
 
@@ -10476,6 +10527,11 @@ def _phrase_of(code: str) -> str:
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "cookie", "credential")
 _MOST_PLACES = 60  # of a traceback; endless recursion has a thousand
 _MOST_ROUTES = 500
+_DEBUG_HEADERS = {  # whatever is on the page, nothing of it is run
+    "content-security-policy": ("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'",),
+    "x-content-type-options": ("nosniff",),
+    "cache-control": ("no-store",),
+}
 
 
 def debug_page(conn: Any, error: BaseException, status: int, endpoint: Any) -> tuple[str, str]:
@@ -10586,8 +10642,7 @@ class _Report:
 
     def message(self, error: BaseException) -> str:
         """Return what an error says, with its notes."""
-        found = error.msg if isinstance(error, SyntaxError) else _attempt(lambda: str(error))
-        lines = [found if isinstance(found, str) else f"<{type(error).__name__}, whose text cannot be shown>"]
+        lines = [str(error.msg) if isinstance(error, SyntaxError) else _text_of(error)]
         lines += [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
         return self.text("\n".join(lines))[:10_000]
 
@@ -10676,14 +10731,6 @@ class _Report:
             filled.setdefault("/".join(segments), route)
         near = difflib.get_close_matches("/".join(given), filled, n=1)
         return filled[near[0]] if near else None
-
-
-def _attempt(read: Callable[[], Any]) -> Any:
-    """Return what *read* returns, or the error that it raises."""
-    try:
-        return read()
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is less to show, and that is all
-        return error
 
 
 def _columns_of(entry: Any) -> tuple[int, int] | None:
@@ -11011,7 +11058,7 @@ class _ClientScript:
         path = client_script()
         if path is None:
             return conn
-        return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path))
+        return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
 
 
 # --- The endpoint -------------------------------------------------------------------------
@@ -11025,10 +11072,10 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "error_statuses": {},  # exception class -> status
     "session": {},  # options of the plug Session
     "static": {},  # options of the plug Static; False for none
-    "parsers": {},  # options of the plug Parsers
+    "parsers": {},  # options of the plug Parsers; False for none
     "plugs": (),  # further plugs, in front of the router
     "log": logging.INFO,  # level of the request log; False for none
-    "filter_parameters": ("password",),
+    "filter_parameters": ("password", "token"),  # words in the names of params whose values are not logged
     "template_engines": {},  # extension -> engine
     "pubsub": None,  # a PubSub; one of its own unless set
     "children": (),  # async functions that run beside the server, and again when they crash
@@ -11037,6 +11084,50 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "timeouts": {},  # fields of Timeouts
     "env": None,  # "dev", "test" or "prod"; PHOENIX_ENV unless set
 }
+_PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs, which may be False
+_URL_KEYS = ("host", "scheme", "port", "path")
+
+
+def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    """Make what the option *name* of the endpoint describes. Raises ``ConfigError`` for a key that it does not have."""
+    given = {f"{key}_" if iskeyword(key) else key: value for key, value in options.items()}
+    try:
+        return kind(**given)
+    except TypeError:
+        from inspect import signature
+
+        _check_keys(name, given, tuple(signature(kind).parameters))
+        raise
+
+
+def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}.")
+
+
+def _log_level(level: Any) -> int:
+    """Return the number of a level that may be given by name, or as ``True``."""
+    if isinstance(level, str):
+        level = logging.getLevelName(level.upper())
+    if not isinstance(level, int):
+        raise ConfigError(f'log={level!r}: expected a level such as logging.DEBUG or "debug", or False')
+    return logging.INFO if level is True else level
+
+
+def _first_with_session(router: Any) -> Any:
+    """Return the first route that fetches the session, or ``None``."""
+    for route in getattr(router, "routes", ()):
+        if _fetches_session(route.steps) or isinstance(route.plug, _Forward) and _first_with_session(route.plug.router):
+            return route
+    return None
+
+
+def _fetches_session(steps: Sequence[_Step]) -> bool:
+    return any(
+        _fetches_session(call._steps) if isinstance(call, Pipeline) else getattr(entry, "name", "").endswith(".fetch_session")
+        for _, call, entry in steps
+    )
 
 
 class _EndpointRecorder(_PlugRecorder):
@@ -11064,12 +11155,7 @@ class Endpoint(metaclass=_Recording):
         cls._own_plugs += tuple(recorder.plugs)
 
     def __init__(self, router: Any, **options: Any) -> None:
-        for name in options:
-            if name not in _ENDPOINT_OPTIONS:
-                raise ConfigError(
-                    f"unknown option {name!r} of Endpoint." + _did_you_mean(name, _ENDPOINT_OPTIONS)
-                    + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
-                )
+        self._check_options(options)
         self.options: dict[str, Any] = {**_ENDPOINT_OPTIONS, **options}
         self.where = _caller()
         self.router = router
@@ -11078,11 +11164,14 @@ class Endpoint(metaclass=_Recording):
         debug = self.options["debug_errors"]
         self.debug_errors: bool = self.env == "dev" if debug is None else bool(debug)
         self.reloads_templates = self.env == "dev"
+        self._limits = _made("limits", HTTPLimits, self.options["limits"])
+        self._timeouts = _made("timeouts", Timeouts, self.options["timeouts"])
         self._secrets = self._checked_secrets()
         self._error_statuses: dict[type, int] = dict(self.options["error_statuses"])
-        self._check_url()
+        self._errors_with = self.options["render_errors"]
+        self._make_url()
         View.engines.update({name: engine for name, engine in self.options["template_engines"].items() if engine})
-        self._static = self._make_static()
+        self._statics: list[Static] = []
         self._steps = self._make_steps()
         self._check_sessions()
         _compile_views(View)
@@ -11096,87 +11185,141 @@ class Endpoint(metaclass=_Recording):
         """Return an option as it is in force."""
         return self.options.get(key, default)
 
+    def _check_options(self, given: Mapping[str, Any]) -> None:
+        """Raise ``ConfigError`` for options that do not exist, have no effect, or cannot be meant."""
+        for name, value in given.items():
+            if name not in _ENDPOINT_OPTIONS:
+                raise ConfigError(
+                    f"unknown option {name!r} of Endpoint." + _did_you_mean(name, _ENDPOINT_OPTIONS)
+                    + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
+                )
+            if name in _PLUG_OPTIONS and self._own_plugs:
+                raise ConfigError(
+                    f"{name}=... has no effect: {type(self).__name__} plugs a stack of its own.\n"
+                    "Give the options to the plug in its body: `plug(Static, at=\"/assets\")`."
+                )
+            can_be_off = name in _PLUG_OPTIONS and (value is None or value is False)
+            if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not can_be_off:
+                raise ConfigError(f"{name}={value!r}: expected a dict{', or False for none' if name in _PLUG_OPTIONS else ''}")
+            if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
+                raise ConfigError(f"{name}={value!r}: expected a list")
+        for kind, status in given.get("error_statuses", {}).items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)) or _error_status(status) is None:
+                raise ConfigError(
+                    f"error_statuses={{{kind!r}: {status!r}}}: expected a class of exceptions, and a status from 400 to 599"
+                )
+        view = given.get("render_errors")
+        if view is not None and not issubclass(view if isinstance(view, type) else type(view), View):
+            raise ConfigError(f"render_errors={view!r}: expected a View")
+        threads = given.get("threads", 1)
+        if not isinstance(threads, int) or threads < 1:
+            raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
+
     def _checked_secrets(self) -> tuple[bytes, ...]:
         given = self.options["secret_key_base"]
         if given is None:
             return ()
         return tuple(_checked_secret(secret) for secret in ([given] if isinstance(given, (str, bytes)) else given))
 
-    def _check_url(self) -> None:
-        known = ("host", "scheme", "port", "path")
-        for name, allowed in (("url", known), ("http", ("host", "port"))):
-            for key in self.options[name]:
-                if key not in allowed:
-                    raise ConfigError(f"unknown key {key!r} in {name}=...{_did_you_mean(key, allowed)} It takes {', '.join(allowed)}.")
+    def _make_url(self) -> None:
+        """Find out what URLs begin with: the address to listen on, unless ``url`` names a host or scheme."""
+        _check_keys("url", self.options["url"], _URL_KEYS)
+        _check_keys("http", self.options["http"], ("host", "port"))
         url = self.options["url"]
-        scheme = url.get("scheme", "http")
-        port = url.get("port", self.port if "scheme" not in url else None)
-        self.path_prefix: str = "/" + url["path"].strip("/") if url.get("path", "").strip("/") else ""
-        self._base_url = _base_url(scheme, url.get("host", "localhost"), port) + self.path_prefix
+        host, scheme = url.get("host", "localhost"), url.get("scheme", "http")
+        standard = "scheme" in url or not _is_this_machine(host)
+        port = url.get("port", None if standard else self.port)
+        path = (url.get("path") or "").strip("/")
+        self.path_prefix: str = f"/{path}" if path else ""
+        self._base_url = _base_url(scheme, host, port)
 
     @property
     def port(self) -> int:
         """The port to listen on: ``http={"port": ...}``, else the variable ``PORT``, else 4000 (4001 in test)."""
-        return int(self.options["http"].get("port") or os.environ.get("PORT") or (4001 if self.env == "test" else 4000))
+        port = self.options["http"].get("port")
+        if port is None:
+            port = os.environ.get("PORT") or (4001 if self.env == "test" else 4000)
+        try:
+            return int(port)
+        except ValueError:
+            raise ConfigError(f"the port is {port!r}, expected a number") from None
 
     def url(self, path: str = "") -> str:
-        """Return the URL of a path of this app: ``app.url("/users") == "http://example.com/users"``."""
-        return self._base_url + path.removeprefix(self.path_prefix) if self.path_prefix else self._base_url + path
+        """Return the URL of a path of this app: ``app.url("/users") == "http://example.com/users"``.
+
+        The ``path`` of the option ``url`` is put before *path*, unless it begins with it, as the path helpers do.
+        """
+        prefix = self.path_prefix
+        if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/", "?", "#"):
+            return self._base_url + path
+        return self._base_url + prefix + path
 
     def static_path(self, path: str) -> str:
         """Return the path of a static file with its version, so that browsers may keep it for ever.
 
         ``app.static_path("/css/app.css") == "/css/app.css?vsn=18c2f3a9d7"``. An unknown file has no version.
+        Raises ``ArgumentError`` for what is no path of this site.
         """
         if not path.startswith("/") or path.startswith("//"):
             raise ArgumentError(f'expected a path starting with a single "/", got: {path!r}')
         name, mark, fragment = path.partition("#")
-        root = self._static.root() if self._static else None
-        status = None
-        if root and self._static and name.startswith(self._static.prefix):
-            status = _stat_file(os.path.join(root, *name[len(self._static.prefix) :].split("/")))
-        version = f"?vsn={status.st_mtime_ns // 1000:x}" if status and "?" not in name else ""
+        if _UNSAFE_IN_REDIRECT(name) or ".." in name.split("/"):
+            raise ArgumentError(f"unsafe characters in the path of a static file: {path!r}")
+        version = "" if "?" in name else self._static_version(name)
         return f"{self.path_prefix}{name}{version}{mark}{fragment}"
+
+    def _static_version(self, name: str) -> str:
+        for static in self._statics:
+            root = static.root()
+            if root is not None and name.startswith(static.prefix):
+                status = _stat_file(os.path.join(root, *name[len(static.prefix) :].split("/")))
+                if status is not None:
+                    return f"?vsn={status.st_mtime_ns // 1000:x}"
+        return ""
 
     def static_url(self, path: str) -> str:
         """As ``static_path``, with scheme and host."""
         return self.url(self.static_path(path))
 
-    def _make_static(self) -> Static | None:
-        given = self.options["static"]
-        if given is False or given is None:
-            return None
-        options = {"from_" if key == "from" else key: value for key, value in given.items()}
-        beside = sys.modules.get(getattr(self.router, "__module__", ""), self.module)
-        return Static(**{"beside": beside, **options})
-
     def _make_steps(self) -> tuple[_Step, ...]:
         """Return the plugs that every request passes, with the router as the last."""
-        entries = self._own_plugs or self._default_plugs()
-        extra = [each if isinstance(each, PlugEntry) else PlugEntry(each, (), {}, self.where) for each in self.options["plugs"]]
+        entries = list(self._own_plugs) or self._default_plugs()
+        self._statics = [entry.call for entry in entries if isinstance(entry.call, Static)]
+        home = type(self).__module__ if self._own_plugs else getattr(self.router, "__module__", "")
+        for static in self._statics:
+            static.look_beside(sys.modules.get(home, self.module))
+        extra = [PlugEntry(each, (), {}, self.where) for each in self.options["plugs"]]
         return _steps([*entries, *extra, PlugEntry(self.router, (), {}, self.where)])
 
     def _default_plugs(self) -> list[PlugEntry]:
-        stack: list[Any] = [self._static] if self._static is not None else []
+        options = {name: self.options[name] for name in _PLUG_OPTIONS if self.options[name] not in (None, False)}
+        stack: list[Any] = []
+        if "static" in options:
+            stack.append(_made("static", Static, options["static"]))
         if any(isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())):
             stack.append(_ClientScript())
-        if self.options["log"] is not False:
-            stack.append(RequestLogger(self.options["log"]))
-        stack.append(Parsers(**{"skip": _raw_forwards(self.router), **self.options["parsers"]}))
-        stack += [method_override, head_as_get, Session(**self.options["session"])]
+        if "log" in options:
+            stack.append(RequestLogger(_log_level(options["log"])))
+        if "parsers" in options:
+            stack.append(_made("parsers", Parsers, {"skip": _raw_forwards(self.router), **options["parsers"]}))
+        stack += [method_override, head_as_get]
+        if "session" in options:
+            stack.append(_made("session", Session, options["session"]))
         return [PlugEntry(each, (), {}, self.where) for each in stack]
 
     def _check_sessions(self) -> None:
         """Find out now, and not at the first request, that sessions are used without a secret."""
-        if self._secrets or self.options["session"].get("secret"):
+        stores = [entry.call for _, _, entry in self._steps if isinstance(getattr(entry, "call", None), Session)]
+        if self._secrets or any(store.secrets for store in stores):
             return
-        for route in getattr(self.router, "routes", ()):
-            for _, _, entry in route.steps:
-                if getattr(entry, "name", "").endswith(".fetch_session"):
-                    try:
-                        _checked_secret(None)
-                    except SecretError as error:
-                        raise SecretError(f"{route.verb} {route.path} ({route.where}) fetches the session. {error}") from None
+        route = _first_with_session(self.router)
+        if route is None and not _fetches_session(self._steps):
+            return
+        try:
+            _checked_secret(None)
+        except SecretError as error:
+            who = "the endpoint" if route is None else f"{route.verb} {route.path} ({route.where})"
+            raise SecretError(f"{who} fetches the session. {error}") from None
 
     # --- Requests -------------------------------------------------------------------------
 
@@ -11207,7 +11350,7 @@ class Endpoint(metaclass=_Recording):
                 if conn.state == "set":
                     conn.send_resp()
                 return conn
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             return self._failed(conn, error)
         return self._dispatch_rest(conn, result)
 
@@ -11218,89 +11361,88 @@ class Endpoint(metaclass=_Recording):
                 raise NotSentError
             if conn.state == "set":
                 conn.send_resp()
-        except Exception as error:  # noqa: BLE001
-            conn = self._failed(conn, error)
+        except BaseException as error:  # noqa: BLE001
+            failed = self._failed(conn, error)
+            conn = failed if _is_conn(failed) else await failed
         return conn
 
-    def _failed(self, conn: Any, error: Exception) -> Any:
-        """Answer a request whose plugs raised."""
-        if "phoenix_raise_errors" in conn.private:
+    # --- Errors ---------------------------------------------------------------------------
+
+    def _failed(self, conn: Any, error: BaseException) -> Any:
+        """Answer a request whose plugs raised. Returns the conn with its response, or a coroutine that will."""
+        if "phoenix_raise_errors" in conn.private or _ends_more_than_a_request(error):
             raise error
         status = _status_of(error, self._error_statuses)
         self._log_error(conn, error, status)
-        if conn.state in ("sent", "file"):
+        if conn.state in ("sent", "file") or conn.state == "chunked" and conn.resp_body is not None:
             return conn  # the response is fixed already; the log has the error
         if conn.state == "chunked":
             conn.state = "broken"  # it began: the server can only close
             return conn
-        conn.state, conn.halted, conn.resp_body = "unset", False, None
-        kept = {name: conn._resp_headers[name] for name in ("allow",) if name in conn._resp_headers}
-        conn._resp_headers = {"cache-control": _DEFAULT_CACHE_CONTROL, **kept}
+        if self.debug_errors or _attempt(self._error_view) is ErrorView:
+            return self._answer_error(conn, error, status)
+        return conn.adapter.in_worker(self._answer_error, conn, error, status)  # a view of the application may block
+
+    def _answer_error(self, conn: Any, error: BaseException, status: int) -> Any:
+        kept = {name: values for name, values in conn._resp_headers.items() if name not in _OF_ONE_RESPONSE}
         for answer in (self._render_error, self._render_plainly):
+            conn.state, conn.halted, conn.resp_body = "unset", False, None
+            conn._resp_headers = {"cache-control": _DEFAULT_CACHE_CONTROL, **kept}
             try:
                 return answer(conn, error, status)
             except Exception:
                 logger.exception("the error page for %s %s raised an error itself", conn.method, conn.request_path)
-                conn.state, conn._before_send, conn._resp_cookies = "unset", None, None
+                conn._before_send, conn._resp_cookies = None, None
         raise AssertionError("the plainest error page cannot fail")
 
-    def _log_error(self, conn: Any, error: Exception, status: int) -> None:
+    def _log_error(self, conn: Any, error: BaseException, status: int) -> None:
         what = f"{conn.method} {conn.request_path}"
         if status >= 500:
-            logger.error("%s ** (%s) %s", what, type(error).__name__, error, exc_info=error)
+            logger.error("%s ** (%s) %s", what, type(error).__name__, _text_of(error), exc_info=error)
         else:
-            logger.info("%s answered %d ** (%s) %s", what, status, type(error).__name__, error)
+            logger.info("%s answered %d ** (%s) %s", what, status, type(error).__name__, _text_of(error))
 
-    def _render_error(self, conn: Any, error: Exception, status: int) -> Any:
+    def _render_error(self, conn: Any, error: BaseException, status: int) -> Any:
         conn.put_status(status)
         if self.debug_errors:
             media_type, body = debug_page(conn, error, status, self)
+            conn._resp_headers.update(_DEBUG_HEADERS)
             return conn.put_resp_content_type(media_type).resp(status, body).send_resp()
         view = self._error_view()
+        if self.reloads_templates:
+            type(_view_instance(view)).refresh()
         format = self._error_format(conn)
         assigns = {**conn.assigns, "conn": conn, "kind": "error", "reason": error, "stack": error.__traceback__, "status": status}
-        name = f"{status}.{format}"
-        try:
-            body = render_to_string(view, name, assigns)
-        except TemplateNotFoundError:
-            try:
-                body = render_to_string(view, f"500.{format}", assigns) if status >= 500 else render_to_string(ErrorView, name, assigns)
-            except TemplateNotFoundError:
-                body = render_to_string(ErrorView, name, assigns)
-        return conn.put_resp_content_type(MIME.type(format)).resp(status, body).send_resp()
+        found = _render_if_there(view, f"{status}.{format}", assigns)
+        if found is None and status >= 500:
+            found = _render_if_there(view, f"500.{format}", assigns)
+        if found is None:
+            format = format if format in ("html", "json") else "text"
+            found = render_to_string(ErrorView, f"{status}.{format}", assigns)
+        return conn.put_resp_content_type(MIME.type(format)).resp(status, found).send_resp()
 
     def _error_view(self) -> Any:
-        if self.options["render_errors"] is None:
-            self.options["render_errors"] = _class_beside(self.router if isinstance(self.router, type) else type(self.router), "ErrorView") or ErrorView
-        return self.options["render_errors"]
+        """Return the view of error pages; one that is not given is looked for beside the router, once."""
+        if self._errors_with is None:
+            home: Any = self.router if hasattr(self.router, "__module__") else type(self.router)
+            self._errors_with = _class_beside(home, "ErrorView") or ErrorView
+        return self._errors_with
 
     def _error_format(self, conn: Any) -> str:
         """Return the format of an error page: what was chosen, asked for or accepted, else html."""
         chosen = conn.private.get("phoenix_format")
         if chosen is None:
-            try:
-                asked = conn.query_params.get("_format") or conn.query_params.get("format")
-                chosen = asked if asked in ("html", "json", "text", "xml") else None
-                accept = conn._req_header("accept")
-                chosen = chosen or (negotiate(accept, ("html", "json", "text")) if accept else None)
-            except (BadRequestError, NotAcceptableError):
-                chosen = None
-        return str(chosen or "html")
+            chosen = _attempt(lambda: conn.query_params.get("_format") or conn.query_params.get("format"))
+            accept = ",".join(conn._req_headers.get("accept", ()))
+            if accept and chosen not in ("html", "json", "text", "xml"):
+                chosen = _attempt(lambda: negotiate(accept, ("html", "json", "text", "xml")))
+        return chosen if isinstance(chosen, str) and chosen in MIME._types else "html"
 
-    def _render_plainly(self, conn: Any, error: Exception, status: int) -> Any:
+    def _render_plainly(self, conn: Any, error: BaseException, status: int) -> Any:
         conn._resp_headers["content-type"] = _TEXT_PLAIN
         return conn.resp(status, _phrase_of(str(status))).send_resp()
 
-    def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
-        """Send an event to every client in a channel's topic, from any thread::
-
-            app.broadcast("rooms:lobby", "new:msg", {"body": "hi"})
-        """
-        self.pubsub.broadcast(topic, Broadcast(topic, event, {} if payload is None else payload))
-
-    def broadcast_from(self, sender: Any, topic: str, event: str, payload: Any = None) -> None:
-        """As ``broadcast``, but not to *sender*, the socket of a channel."""
-        self.pubsub.broadcast_from(sender, topic, Broadcast(topic, event, {} if payload is None else payload))
+    # --- Tests ----------------------------------------------------------------------------
 
     def test(self, *, raise_errors: bool = False, csrf: bool = False) -> TestClient:
         """Return a client that calls this app in this process: ``app.test().get("/users")``."""
@@ -11315,8 +11457,8 @@ class Endpoint(metaclass=_Recording):
             host=host or self.options["http"].get("host", "127.0.0.1"),
             port=self.port if port is None else port,
             threads=self.options["threads"],
-            limits=HTTPLimits(**self.options["limits"]),
-            timeouts=Timeouts(**self.options["timeouts"]),
+            limits=self._limits,
+            timeouts=self._timeouts,
             on_start=self._started,
             on_stop=self._stopped,
         )

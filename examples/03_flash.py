@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Params, button, escape, get, pipe_through, post
+from phoenix import Conn, Params, button, escape, get, pipe_through, post, scope
 
 
 def page(conn: Conn, params: Params) -> Conn:
@@ -32,9 +32,10 @@ def press(conn: Conn, params: Params) -> Conn:
 
 
 class Router(phoenix.Router):
-    pipe_through(Conn.fetch_session, Conn.fetch_flash, Conn.protect_from_forgery)
-    get("/", page)
-    post("/press", press)
+    with scope("/"):
+        pipe_through(Conn.fetch_session, Conn.fetch_flash, Conn.protect_from_forgery)
+        get("/", page)
+        post("/press", press)
 
 
 app = phoenix.Endpoint(Router, secret_key_base=secrets.token_urlsafe(64))

@@ -7,8 +7,7 @@ and open http://localhost:4000/tasks. See all the routes with `python phoenix.py
 Notice: `resources` connects verbs and paths to actions of the same names everywhere: GET /tasks is index, POST /tasks
 create, DELETE /tasks/1 destroy. No path is written twice: `task_path` makes them from the route. A link with a method
 is a small form, because browsers can send no DELETE by themselves.
-Try: add "show" to `only` and read what the start says; write it. Let a task have notes: `with resources("/tasks", ...):
-resources("/notes", ...)`.
+Try: add "show" to `only` and read what the start says; write it. Nest `resources("/notes", ...)` in it with a `with`.
 """
 
 import itertools
@@ -19,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Controller, Params, View, pipe_through, resources, template
+from phoenix import Conn, Controller, Params, View, pipe_through, resources, scope, template
 
 tasks: dict[str, str] = {"1": "Learn about resources"}
 numbers = itertools.count(2)
@@ -49,8 +48,9 @@ class TaskView(View):
 
 
 class Router(phoenix.Router):
-    pipe_through(Conn.fetch_session, Conn.protect_from_forgery)  # so that no other site can send our forms
-    resources("/tasks", TaskController, only=["index", "create", "destroy"])
+    with scope("/"):
+        pipe_through(Conn.fetch_session, Conn.protect_from_forgery)  # so that no other site can send our forms
+        resources("/tasks", TaskController, only=["index", "create", "destroy"])
 
 
 app = phoenix.Endpoint(Router, secret_key_base=secrets.token_urlsafe(64))

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Controller, Params, Static, Upload, View, get, pipe_through, post, template
+from phoenix import Conn, Controller, Params, Static, Upload, View, get, pipe_through, post, scope, template
 
 FOLDER = tempfile.TemporaryDirectory()  # gone when the server stops
 ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif"}
@@ -43,9 +43,10 @@ class FileView(View):
 
 
 class Router(phoenix.Router):
-    pipe_through(Conn.fetch_session, Conn.protect_from_forgery)
-    get("/", FileController, "index")
-    post("/", FileController, "create")
+    with scope("/"):
+        pipe_through(Conn.fetch_session, Conn.protect_from_forgery)
+        get("/", FileController, "index")
+        post("/", FileController, "create")
 
 
 files = Static(at="/files", from_=FOLDER.name, headers={"x-content-type-options": "nosniff"})

@@ -2,12 +2,12 @@
 
     python examples/08_plugs.py
 
-and open http://localhost:4000/?locale=de, then /admin, then /admin?key=open-sesame
+and open http://localhost:4000/?locale=de, then /admin, then /admin?key=open-sesame.
 
-Notice: a plug is anything that takes a conn and returns it: a function, or an object whose class was told the options
-once. A scope sends its requests through a pipeline, which is a list of plugs; a controller has plugs of its own, for all
-of its actions or some. `halt` ends the journey: nothing behind it runs.
-Try: let `locale` return nothing; remove `.halt()`; plug for the whole app: `Endpoint(Router, plugs=[Signature("x-by")])`.
+Notice: a plug takes a conn and returns it. It is a function, or an object whose class was told the options once. A
+scope sends its requests through pipelines, which are lists of plugs; a controller has plugs of its own, for all actions
+or some. `halt` ends the journey: nothing behind it runs.
+Try: return nothing from `locale`; remove `.halt()`; plug for the whole app: `Endpoint(Router, plugs=[Signature("x")])`.
 """
 
 import sys
@@ -24,7 +24,7 @@ def locale(conn: Conn, default: str = "en") -> Conn:
 
 
 def require_key(conn: Conn) -> Conn:
-    return conn if conn.params.get("key") == "open-sesame" else conn.put_status(401).text("What is the key?").halt()
+    return conn if conn.params.get("key") == "open-sesame" else conn.put_status(401).text("Which key?").halt()
 
 
 class Signature:
@@ -49,7 +49,6 @@ class PageController(Controller):
 class Router(phoenix.Router):
     with pipeline("signed"):
         plug(Signature, header="x-made-by")
-
     with scope("/"):
         pipe_through("signed")
         get("/", PageController, "home")

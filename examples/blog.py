@@ -76,7 +76,7 @@ def set_up() -> str:
     if not query("SELECT * FROM users"):
         salt = secrets.token_bytes(16)
         query("INSERT INTO users (name, salt, password) VALUES ('ann', ?, ?)", salt, hash_password("phoenix", salt))
-        query("INSERT INTO posts (title, body) VALUES (?, ?)", "Hello, world", "This blog is one file. Log in and change it!")
+        query("INSERT INTO posts (title, body) VALUES (?, ?)", "Hello, world", "This blog is one file. Now change it!")
     file = DATA / "secret"  # production sets SECRET_KEY_BASE; elsewhere each machine makes its own, and keeps it
     if not file.exists():
         file.touch(mode=0o600)
