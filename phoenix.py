@@ -11442,6 +11442,19 @@ class Endpoint(metaclass=_Recording):
         conn._resp_headers["content-type"] = _TEXT_PLAIN
         return conn.resp(status, _phrase_of(str(status))).send_resp()
 
+    # --- Channels -------------------------------------------------------------------------
+
+    def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+        """Send an event to every client in a channel's topic, from any thread::
+
+            app.broadcast("rooms:lobby", "new:msg", {"body": "hi"})
+        """
+        self.pubsub.broadcast(topic, Broadcast(topic, event, {} if payload is None else payload))
+
+    def broadcast_from(self, sender: Any, topic: str, event: str, payload: Any = None) -> None:
+        """As ``broadcast``, but not to *sender*, the socket of a channel."""
+        self.pubsub.broadcast_from(sender, topic, Broadcast(topic, event, {} if payload is None else payload))
+
     # --- Tests ----------------------------------------------------------------------------
 
     def test(self, *, raise_errors: bool = False, csrf: bool = False) -> TestClient:
