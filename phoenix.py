@@ -48,6 +48,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hmac import compare_digest
 from keyword import iskeyword
+from stat import S_ISREG
 from urllib.parse import quote, unquote_to_bytes
 
 TYPE_CHECKING = False  # what typing.TYPE_CHECKING is; importing typing would cost 4 ms at every start
@@ -197,9 +198,10 @@ class MIME:
 
         >>> MIME.register("application/vnd.api+json", "json-api")
         """
-        cls._extensions[media_type] = [*extensions, *cls._extensions.get(media_type, ())]
+        media_type = media_type.lower()
+        cls._extensions[media_type] = list(dict.fromkeys((*extensions, *cls._extensions.get(media_type, ()))))
         for extension in extensions:
-            cls._types[extension] = media_type
+            cls._types[extension.lower()] = media_type
 
     @classmethod
     def type(cls, extension: str) -> str:
@@ -321,30 +323,38 @@ def _json_default(value: object) -> object:
     own = getattr(value, "to_json", None)
     if callable(own):
         return own()
-    if type(value).__module__ in ("datetime", "uuid", "decimal", "_pydatetime", "_pydecimal"):
+    if any(kind.__module__ in _JSON_AS_TEXT for kind in type(value).__mro__):
         return str(value) if (isoformat := getattr(value, "isoformat", None)) is None else isoformat()
     raise TypeError(f"{value!r} has no form in JSON: give it a method `to_json()`, or pass dicts, lists, text and numbers")
 
 
-def _make_json_encoder() -> Callable[[Any], str]:
-    """Return a function that encodes compactly. One encoder in C is kept: ``JSONEncoder`` makes a new one each time."""
-    make: Any = getattr(jsonlib.encoder, "c_make_encoder", None)
-    if make is None:
-        return jsonlib.JSONEncoder(
-            separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_json_default
-        ).encode
-    quoted: Any = getattr(jsonlib.encoder, "encode_basestring")  # noqa: B009 - it is there, untyped
-    encoder = make(None, _json_default, quoted, None, ":", ",", False, False, False)
-    return lambda data: "".join(encoder(data, 0))
+_JSON_AS_TEXT = ("datetime", "uuid", "decimal", "_pydatetime", "_pydecimal")
 
 
-_encode_json = _make_json_encoder()
+def _json_writer(default: Callable[[object], object]) -> Callable[[Any], str]:
+    """Return a function that writes compact JSON; *default* is asked about values that JSON has no form for."""
+    make = getattr(jsonlib.encoder, "c_make_encoder", None)
+    if make is None:  # not CPython
+        return jsonlib.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=default).encode
+    # Made once and kept, it is twice as fast as `JSONEncoder.encode`, which makes a new one at each call.
+    encode = make(None, default, getattr(jsonlib.encoder, "encode_basestring"), None, ":", ",", False, False, False)
+    return lambda data: "".join(encode(data, 0))
+
+
+_write_json = _json_writer(_json_default)
 
 
 def encode_json(data: Any) -> str:
-    """Return *data* as compact JSON. Raises ``ArgumentError`` for what has no form in JSON."""
+    """Return *data* as compact JSON.
+
+    >>> encode_json({"name": "Ann", "tags": ["a", None], "age": 7})
+    '{"name":"Ann","tags":["a",null],"age":7}'
+
+    Dates, UUIDs and decimals are written as text, and an object as what its ``to_json()`` returns. Raises
+    ``ArgumentError`` for what has no form in JSON, such as other objects, ``NaN``, and lists that hold themselves.
+    """
     try:
-        return _encode_json(data)
+        return _write_json(data)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"cannot encode as JSON: {error}") from None
 
@@ -376,9 +386,12 @@ def _unsuffix(name: str, suffix: str) -> str:
 
 
 def to_param(value: object) -> str:
-    """Convert a value to its form in a path: text, numbers, booleans, or an object's ``to_param()`` or ``id``.
+    """Convert a value to its form in a path.
 
-    Raises ``ArgumentError`` for ``None`` and for mappings: there is no telling which part was meant.
+    Text, numbers and booleans stand for themselves, objects for what their ``to_param()`` returns, else for their
+    ``id``, else for their text if their class says how to write one: dates, UUIDs, paths.
+
+    Raises ``ArgumentError`` for ``None``, and for maps and lists: there is no telling which part was meant.
     """
     if isinstance(value, str):
         return value
@@ -391,19 +404,19 @@ def to_param(value: object) -> str:
     own = getattr(value, "to_param", None)
     if callable(own):
         return to_param(own())
-    if isinstance(value, Mapping) or not hasattr(value, "id"):
-        if hasattr(value, "__str__") and not isinstance(value, (Mapping, list, tuple, set)) and (
-            type(value).__str__ is not object.__str__
-        ):
-            return str(value)  # dates, UUIDs, paths
-        raise ArgumentError(f"cannot convert {value!r} to a param: expected text, a number, or an object with an id")
-    return to_param(getattr(value, "id"))  # noqa: B009 - any object that has one
+    if not isinstance(value, (Mapping, list, tuple, set, bytes)):
+        if hasattr(value, "id"):
+            return to_param(getattr(value, "id"))  # noqa: B009 - any object that has one
+        if type(value).__str__ is not object.__str__:
+            return str(value)
+    raise ArgumentError(f"cannot convert {value!r} to a param: expected text, a number, or an object with an id")
 
 
 def _caller(depth: int = 2) -> str:
     """Return ``file:line`` of the application code that called, for messages about definitions."""
     frame = sys._getframe(depth)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
 
 # ==========================================================================================
 # 2. Conn                                                                  depends on: Ground
@@ -420,7 +433,10 @@ def _caller(depth: int = 2) -> str:
 #
 # Sources: Plug.Conn, RFC 9110 §5.5 (field values), RFC 6265 (cookies).
 
-__all__ += ["AlreadySentError", "NotSentError", "InvalidHeaderError", "CookieOverflowError", "ClientDisconnected", "RequestBody", "Adapter"]
+__all__ += [
+    "AlreadySentError", "NotSentError", "InvalidHeaderError", "CookieOverflowError", "RequestTooLargeError",
+    "ClientDisconnected", "parse_cookie_header", "RequestBody", "Adapter",
+]  # fmt: skip
 
 
 class AlreadySentError(PhoenixError):
@@ -445,9 +461,29 @@ class CookieOverflowError(PhoenixError):
     """A cookie is over 4096 bytes, the size that browsers keep."""
 
 
+class RequestTooLargeError(PhoenixError):
+    """The request has a body over the limit in bytes: status 413."""
+
+    status = 413
+
+    def __init__(self, limit: int, what: str = "its body", unit: str = "bytes") -> None:
+        super().__init__(f"the request is too large: {what} is over {limit} {unit}")
+
+
+class ClientDisconnected(PhoenixError):
+    """The client went away while its body was being read, or its response written."""
+
+    status = 400
+
+    def __init__(self, message: str = "the client has disconnected") -> None:
+        super().__init__(message)
+
+
+# --- Headers and cookies ------------------------------------------------------------------
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 §5.6.2
-_BAD_IN_VALUE = re.compile(r"[\r\n\0]").search
-_BAD_IN_COOKIE = re.compile(r"[^\x20-\x7e]|;").search
+_BAD_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]").search  # RFC 9110 §5.5
+_BAD_IN_COOKIE = re.compile(r"[^\x20-\x7e]|;|^ | $").search  # browsers cut off spaces at the ends
 _MAX_COOKIE = 4096
 _DEFAULT_CACHE_CONTROL = ("max-age=0, private, must-revalidate",)
 
@@ -460,10 +496,15 @@ def _header_name(name: str) -> str:
 
 
 def _header_value(name: str, value: str) -> str:
-    if _BAD_IN_VALUE(value):
+    """Return *value*. Raises ``InvalidHeaderError`` when it is no text that one header line can hold."""
+    if not isinstance(value, str):
+        raise InvalidHeaderError(f"the value of header {name!r} is {value!r}, expected text: write str(value)")
+    bad = _BAD_IN_VALUE(value)
+    if bad:
         raise InvalidHeaderError(
-            f"the value of header {name!r} holds a line break or NUL: {value!r}.\n"
-            "It could add headers of its own; remove or encode those characters first."
+            f"the value of header {name!r} holds {bad[0]!r}: {value!r}.\n"
+            "A line break could add headers of its own, and no header holds control characters, NUL, or text beyond"
+            " Latin-1: remove them, or percent-encode them with urllib.parse.quote."
         )
     return value
 
@@ -492,6 +533,32 @@ def parse_cookie_header(header: str) -> dict[str, str]:
     return cookies
 
 
+def _cookie_attributes(
+    path: str, domain: str | None, max_age: int | None, secure: bool, http_only: bool, same_site: str | None, extra: str | None
+) -> str:
+    """Return what stands behind the value of a cookie (RFC 6265 §4.1)."""
+    for part in (path, domain or ""):
+        if _BAD_IN_COOKIE(part):
+            raise InvalidHeaderError(f"the path or domain {part!r} of a cookie could add attributes of its own")
+    if same_site not in (None, "Lax", "Strict", "None"):
+        raise ArgumentError(f'same_site={same_site!r} is unknown: expected "Lax", "Strict", "None", or None to leave it out')
+    text = f"; path={path}"
+    if domain:
+        text += f"; domain={domain}"
+    if max_age is not None:
+        seconds = max(0, int(max_age))
+        text += f"; expires={_http_date(time.time() + seconds if seconds else 0)}; max-age={seconds}"
+    if secure:
+        text += "; secure"
+    if http_only:
+        text += "; HttpOnly"
+    if same_site:
+        text += f"; SameSite={same_site}"
+    if extra:
+        text += "; " + _header_value("set-cookie", extra)
+    return text
+
+
 _HTTP_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _HTTP_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -502,6 +569,8 @@ def _http_date(timestamp: float) -> str:
     day, month = _HTTP_DAYS[t.tm_wday], _HTTP_MONTHS[t.tm_mon - 1]
     return f"{day}, {t.tm_mday:02} {month} {t.tm_year:04} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
 
+
+# --- The far side -------------------------------------------------------------------------
 
 _READ_AHEAD = 65_536  # bytes that are received before anybody takes them
 
@@ -579,24 +648,6 @@ class RequestBody:
         return b"".join(parts)
 
 
-class ClientDisconnected(PhoenixError):
-    """The client went away while its body was being read, or its response written."""
-
-    status = 400
-
-    def __init__(self, message: str = "the client has disconnected") -> None:
-        super().__init__(message)
-
-
-class RequestTooLargeError(PhoenixError):
-    """The request has a body over the limit in bytes: status 413."""
-
-    status = 413
-
-    def __init__(self, limit: int, what: str = "its body", unit: str = "bytes") -> None:
-        super().__init__(f"the request is too large: {what} is over {limit} {unit}")
-
-
 class _File:
     """A part of a file as a response body; the server sends it without reading it into memory."""
 
@@ -604,6 +655,9 @@ class _File:
 
     def __init__(self, path: str, offset: int, length: int) -> None:
         self.path, self.offset, self.length = path, offset, length
+
+
+# --- The conn -----------------------------------------------------------------------------
 
 
 class BaseConn:
@@ -614,6 +668,8 @@ class BaseConn:
     ``path_info``       its segments: ``["users", "7"]``; a ``forward`` moves its own into ``script_name``
     ``query_string``    what follows the ``?``
     ``scheme``, ``host``, ``port``, ``remote_ip``
+    ``path_params``     what the router found in the path: ``{"id": "7"}``
+    ``endpoint``        the endpoint that answers, or ``None``
     ``assigns``         values for later plugs and templates, where ``@key`` reads them
     ``private``         the same for the framework and libraries
     ``status``          ``None`` or the number of the response's status
@@ -627,7 +683,7 @@ class BaseConn:
         "assigns", "private", "status", "resp_body", "state", "halted", "adapter", "endpoint", "path_params",
         "_path_info", "_req_headers", "_req_cookies", "_resp_headers", "_resp_cookies", "_before_send", "_after",
         "_in_worker", "_query_params", "_body_params", "_params", "_session_store", "_session", "_session_change",
-        "_flash", "_flash_touched",
+        "_flash",
     )  # fmt: skip
 
     def __init__(
@@ -676,10 +732,10 @@ class BaseConn:
         self._session: Any = None
         self._session_change = ""
         self._flash: Any = None
-        self._flash_touched = False
 
     def __repr__(self) -> str:
-        return f"<Conn {self.method} {self.request_path} {self.state} {self.status or ''}>".replace(" >", ">")
+        status = f" {self.status}" if self.status else ""
+        return f"<Conn {self.method} {self.request_path} {self.state}{status}>"
 
     # --- The request ----------------------------------------------------------------------
 
@@ -720,6 +776,7 @@ class BaseConn:
             raise InvalidHeaderError("set the host with `conn.host = ...`: it is a field of the conn")
         self._check_unsent()
         self._req_headers = {**self._req_headers, name: [_header_value(name, value)]}
+        self._req_cookies = None
         return self
 
     def delete_req_header(self, name: str) -> Self:
@@ -727,6 +784,7 @@ class BaseConn:
         self._check_unsent()
         name = name.lower()
         self._req_headers = {key: values for key, values in self._req_headers.items() if key != name}
+        self._req_cookies = None
         return self
 
     @property
@@ -739,11 +797,13 @@ class BaseConn:
     @property
     def cookies(self) -> dict[str, str]:
         """The cookies that the client sent, changed by those that the response sets and deletes."""
-        if not self._resp_cookies:
-            return self.req_cookies
-        cookies = {**self.req_cookies, **{name: value for name, (value, _) in self._resp_cookies.items()}}
-        deleted = [name for name, (_, attributes) in self._resp_cookies.items() if "; max-age=0" in attributes]
-        return {name: value for name, value in cookies.items() if name not in deleted}
+        cookies = dict(self.req_cookies)
+        for name, (value, attributes) in (self._resp_cookies or {}).items():
+            if "; max-age=0" in attributes:
+                cookies.pop(name, None)
+            else:
+                cookies[name] = value
+        return cookies
 
     @property
     def body(self) -> RequestBody:
@@ -787,6 +847,11 @@ class BaseConn:
     def put_private(self, key: str, value: Any) -> Self:
         """Store a value for a library; applications use ``assign``."""
         self.private[key] = value
+        return self
+
+    def merge_private(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> Self:
+        """Store several values for a library at once."""
+        self.private.update(values or {}, **more)
         return self
 
     def halt(self) -> Self:
@@ -845,9 +910,11 @@ class BaseConn:
 
     def update_resp_header(self, name: str, initial: str, change: Callable[[str], str]) -> Self:
         """Set a response header to ``change(value)`` of its first value, or to *initial* when it is not set."""
-        first, *rest = self._resp_headers.get(name.lower(), (None,))
-        self.put_resp_header(name, initial if first is None else change(first))
-        self._resp_headers[name.lower()] += tuple(value for value in rest if value is not None)
+        self._check_unsent()
+        name = _header_name(name)
+        first, *others = self._resp_headers.get(name) or (None,)
+        value = initial if first is None else change(first)
+        self._resp_headers[name] = (_header_value(name, value), *others)
         return self
 
     def delete_resp_header(self, name: str) -> Self:
@@ -886,35 +953,22 @@ class BaseConn:
         self._check_unsent()
         if not isinstance(value, str):
             raise ArgumentError(f"the value of cookie {name!r} is {value!r}, expected text")
-        for part in (value, path, domain or "", same_site or ""):
-            if not _TOKEN(name) or _BAD_IN_COOKIE(part):
-                raise InvalidHeaderError(
-                    f"cookie {name!r} with {part!r} could add attributes of its own.\n"
-                    "Expected printable ASCII without `;`: encode the value first, for example as base64."
-                )
-        attributes = [f"; path={path}"]
-        if domain:
-            attributes.append(f"; domain={domain}")
-        if max_age is not None:
-            expires = _http_date(time.time() + max_age if max_age > 0 else 0)
-            attributes.append(f"; expires={expires}; max-age={max_age}")
-        if self.scheme == "https" if secure is None else secure:
-            attributes.append("; secure")
-        if http_only:
-            attributes.append("; HttpOnly")
-        if same_site:
-            attributes.append(f"; SameSite={same_site}")
-        if extra:
-            attributes.append("; " + _header_value("set-cookie", extra))
-        text = "".join(attributes)
-        if len(name) + 1 + len(value) + len(text) > _MAX_COOKIE:
+        if not _TOKEN(name) or _BAD_IN_COOKIE(value):
+            raise InvalidHeaderError(
+                f"cookie {name!r} with the value {value!r} could add attributes of its own, or come back changed.\n"
+                "Expected printable ASCII without `;` and without a space at the ends: encode the value, as with base64."
+            )
+        secure = self.scheme == "https" if secure is None else secure
+        attributes = _cookie_attributes(path, domain, max_age, secure, http_only, same_site, extra)
+        size = len(name) + len("=") + len(value) + len(attributes)
+        if size > _MAX_COOKIE:
             raise CookieOverflowError(
-                f"cookie {name!r} needs {len(name) + 1 + len(value) + len(text)} bytes, the limit is {_MAX_COOKIE}.\n"
+                f"cookie {name!r} needs {size} bytes, the limit is {_MAX_COOKIE}.\n"
                 "Keep an id in the cookie and the data in a database."
             )
         if self._resp_cookies is None:
             self._resp_cookies = {}
-        self._resp_cookies[name] = (value, text)
+        self._resp_cookies[name] = (value, attributes)
         return self
 
     def delete_resp_cookie(self, name: str, **attributes: Any) -> Self:
@@ -935,25 +989,20 @@ class BaseConn:
     def resp(self, status: int | str, body: str | bytes | Sequence[str | bytes]) -> Self:
         """Set status and body; the server sends them after the last plug. Later calls overwrite them."""
         self._check_unsent()
-        if body.__class__ is not str and body.__class__ is not bytes:
-            if body is None:
-                raise ArgumentError("the response body is None, expected text or bytes; an empty body is \"\"")
-            if not isinstance(body, (str, bytes)):
-                body = b"".join(part.encode() if isinstance(part, str) else part for part in body)
         self.status = status_code(status)
-        self.resp_body = body
+        self.resp_body = body if isinstance(body, (str, bytes)) else _joined(body)
         self.state = "set"
         return self
 
     def send_resp(
         self, status: int | str | None = None, body: str | bytes | Sequence[str | bytes] | None = None
     ) -> Self:
-        """Send the response: ``send_resp(200, "hi")``, ``send_resp("no_content", "")``, or what ``resp`` has set.
+        """Send the response: ``send_resp(200, "hi")``, ``send_resp("no_content")``, or what ``resp`` has set.
 
         Raises ``AlreadySentError``, and ``ArgumentError`` when nothing was set.
         """
-        if status is not None:
-            self.resp(status, "" if body is None else body)
+        if status is not None or body is not None:
+            self.resp(status or self.status or 200, "" if body is None else body)
         self._check_unsent()
         if self.state == "unset":
             raise ArgumentError("cannot send a response that was not set: call send_resp(status, body)")
@@ -964,12 +1013,20 @@ class BaseConn:
 
     def _run_before_send(self) -> None:
         state = self.state
-        callbacks, self._before_send = self._before_send or [], None
-        for callback in reversed(callbacks):
+        while self._before_send:  # when one raises, those left run for the error page
+            callback = self._before_send.pop()
             if callback(self) is not self:
                 raise PhoenixError(f"the before_send callback {callback!r} must return the conn it was given")
             if self.state != state:
                 raise PhoenixError(f"the before_send callback {callback!r} sent a response: it may only change it")
+
+    def _fix_head(self, status: int | str, body: object) -> None:
+        """Let the callbacks have their say about a response whose body is no text: *body* is what they see of it."""
+        self.status = status_code(status)
+        self.resp_body = body
+        self.state = "set"
+        if self._before_send:
+            self._run_before_send()
 
     def send_file(self, status: int | str, path: str | os.PathLike[str], offset: int = 0, length: int | None = None) -> Self:
         """Send a file, or *length* bytes of it from *offset* on. The content type is yours to set.
@@ -977,15 +1034,16 @@ class BaseConn:
         Raises ``ArgumentError`` for a NUL in the path, and the error of the system when the file cannot be read.
         """
         self._check_unsent()
-        name = os.fspath(path)
+        name = os.fsdecode(path)
         if "\0" in name:
             raise ArgumentError(f"cannot send file {name!r}: the path holds a NUL")
-        left = max(0, os.stat(name).st_size - offset)
-        self.status = status_code(status)
-        self.resp_body = None
-        self.state = "set"
-        if self._before_send:
-            self._run_before_send()
+        if offset < 0 or length is not None and length < 0:
+            raise ArgumentError(f"cannot send {length} bytes of {name!r} from {offset} on: both count from 0")
+        found = os.stat(name)
+        if not S_ISREG(found.st_mode) or not os.access(name, os.R_OK):
+            raise PermissionError(f"cannot send {name!r}: it is no file, or this process may not read it")
+        left = max(0, found.st_size - offset)
+        self._fix_head(status, None)
         self.resp_body = _File(name, offset, left if length is None else min(length, left))
         self.state = "file"
         return self
@@ -997,11 +1055,9 @@ class BaseConn:
         client reads them.
         """
         self._check_unsent()
-        self.status = status_code(status)
-        self.resp_body = ()  # parts to come: callbacks can tell it from a file
-        self.state = "set"
-        if self._before_send:
-            self._run_before_send()
+        if isinstance(parts, (str, bytes)):
+            raise ArgumentError("send_chunked(status, parts) takes a generator of parts: for one text write send_resp")
+        self._fix_head(status, ())  # parts to come: callbacks can tell it from a file
         self.resp_body = parts
         self.state = "chunked"
         if parts is None:
@@ -1026,10 +1082,23 @@ class BaseConn:
         return self
 
 
+def _joined(parts: object) -> bytes:
+    """Return a response body that was given in parts as one. Raises ``ArgumentError`` for what is no body."""
+    if isinstance(parts, (list, tuple)):
+        return b"".join(part.encode() if isinstance(part, str) else part for part in parts)
+    if isinstance(parts, (bytearray, memoryview)):
+        return bytes(parts)
+    raise ArgumentError(
+        f"the response body is {parts!r}, expected text, bytes or a list of them.\n"
+        'For data write conn.json(data); an empty body is "".'
+    )
+
+
 def _base_url(scheme: str, host: str, port: int | str | None) -> str:
     """Return ``http://example.com``, with the port unless it is the standard one of *scheme*."""
     standard = {"http": "80", "https": "443"}.get(scheme)
     return f"{scheme}://{host}" if port is None or str(port) == standard else f"{scheme}://{host}:{port}"
+
 
 # ==========================================================================================
 # 3. Plug                                                            depends on: Ground, Conn
@@ -1046,12 +1115,13 @@ def _base_url(scheme: str, host: str, port: int | str | None) -> str:
 #     plain def      in a worker thread, so that code which blocks stalls nobody
 #     our own plugs  never block, and run where the request happens to be
 #
-# Consecutive plain functions share one visit to a worker. An `async def` in which no `await`
-# is written cannot suspend; it is stepped by hand and costs no task.
+# Consecutive plain functions share one visit to a worker, whatever they are written in: the
+# plugs of endpoint, pipelines and controller, and the action. An `async def` in which no
+# `await` is written cannot suspend; it is stepped by hand and costs no task.
 #
 # Source: Plug, Plug.Builder.
 
-__all__ += ["PlugError", "Pipeline", "plug"]
+__all__ += ["PlugError", "DefinitionError", "PlugEntry", "Pipeline", "plug"]
 
 
 class PlugError(PhoenixError):
@@ -1062,13 +1132,12 @@ class DefinitionError(PhoenixError):
     """A mistake in the definition of a router, controller, view or endpoint; the message names file and line."""
 
 
-__all__ += ["DefinitionError"]
-
 # --- Words in a class body ----------------------------------------------------------------
 #
 # `plug`, `get`, `scope`, `template` are plain functions. They record into the class body that
 # is being executed: its namespace, made by the metaclass, carries a recorder, and is found
-# through the frames of the callers. So there is no global, and no word works by accident.
+# through the frames of the callers, up to their module. So there is no global, a function may
+# hold words that several bodies need, and no word works by accident.
 
 
 class _Body(dict["str", "Any"]):
@@ -1105,20 +1174,21 @@ class _Recording(type):
 
 def _recorder(word: str, home: str) -> Any:
     """Return the recorder of the class body being executed that knows *word*. Raises ``DefinitionError``."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        body = frame.f_locals if "__qualname__" in frame.f_code.co_names else None
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        body = frame.f_locals if "__qualname__" in frame.f_code.co_names else None  # bodies store it, functions do not
         if isinstance(body, _Body):
             if hasattr(body.recorder, word):
                 return body.recorder
             break
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     raise DefinitionError(f"{_caller(3)}: `{word}(...)` must be written in the body of {home}")
 
 
 # --- What is plugged ----------------------------------------------------------------------
 
-_INLINE, _STEPPED, _AWAITED, _WORKER = range(4)  # where a plug runs; see the introduction
+# Where a plug runs: wherever the request is, on the loop by hand, on the loop in a task, or in a worker thread.
+_INLINE, _STEPPED, _AWAITED, _WORKER = range(4)
 
 _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE; inspect itself is slow to import
 
@@ -1132,12 +1202,15 @@ def _suspends(code: types.CodeType) -> bool:
 
 
 def _where_it_runs(call: Any) -> int:
-    function = getattr(call, "__func__", call)
+    """Decide where *call*, a function, a method, a partial or an object with ``__call__``, has to run."""
+    if isinstance(call, functools.partial):
+        return _where_it_runs(call.func)
+    function = getattr(call, "__func__", call)  # of a method
     if not isinstance(function, types.FunctionType):
-        function = getattr(function, "func", None) or type(call).__call__  # a partial, or an object
+        function = type(call).__call__
     if getattr(function, "__module__", None) == __name__:
-        return _INLINE
-    code = getattr(function, "__code__", None)
+        return int(getattr(call, "runs", _INLINE))  # one of ours; where it runs other code, it says so
+    code = getattr(function, "__code__", None)  # what is written in C has none
     if code is None or not code.co_flags & _COROUTINE_FLAG:
         return _WORKER
     return _AWAITED if _suspends(code) else _STEPPED
@@ -1145,6 +1218,8 @@ def _where_it_runs(call: Any) -> int:
 
 def _name_of(call: Any) -> str:
     """Return the name of a plug as messages show it: ``app.locale`` or ``app.RequireUser``."""
+    if isinstance(call, functools.partial):
+        call = call.func
     named = call if hasattr(call, "__qualname__") else type(call)
     return f"{named.__module__}.{named.__qualname__}"
 
@@ -1152,12 +1227,13 @@ def _name_of(call: Any) -> str:
 class PlugEntry:
     """What ``plug(...)`` returns: a plug with its options, and the actions it is meant for."""
 
-    __slots__ = ("call", "runs", "name", "where", "_only", "_except")
+    __slots__ = ("call", "runs", "name", "where", "_only", "_except", "_has_actions")
 
     def __init__(self, target: Any, arguments: tuple[Any, ...], options: dict[str, Any], where: str) -> None:
         self.where = where
         self._only: tuple[str, ...] | None = None
         self._except: tuple[str, ...] = ()
+        self._has_actions = False
         self.name = _name_of(target)
         if not callable(target):
             raise DefinitionError(
@@ -1167,7 +1243,7 @@ class PlugEntry:
         if isinstance(target, type):
             try:
                 target = target(*arguments, **options)
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise DefinitionError(f"{where}: cannot plug {self.name} with these options: {error}") from error
             if not callable(target):
                 raise DefinitionError(f"{where}: {self.name} has no `__call__(self, conn)`, so it is not a plug")
@@ -1193,22 +1269,32 @@ class PlugEntry:
 
     def only(self, *actions: str) -> PlugEntry:
         """Run this plug before these actions of the controller only."""
-        self._only = actions
+        self._only = self._checked_actions("only", actions)
         return self
 
     def except_(self, *actions: str) -> PlugEntry:
         """Run this plug before every action of the controller but these."""
-        self._except = actions
+        self._except = self._checked_actions("except_", actions)
         return self
 
+    def _checked_actions(self, word: str, actions: tuple[Any, ...]) -> tuple[str, ...]:
+        if not self._has_actions:
+            raise DefinitionError(
+                f"{self.where}: .{word}() chooses among the actions of a controller: plug {self.name} there, not here"
+            )
+        if not actions or not all(isinstance(action, str) for action in actions):
+            raise DefinitionError(f'{self.where}: .{word}() takes names of actions, as in `.{word}("create", "update")`')
+        return actions
+
     def applies_to(self, action: str) -> bool:
+        """Tell whether this plug runs before *action*."""
         return action not in self._except and (self._only is None or action in self._only)
 
     def reject(self, conn: Any, result: object) -> Any:
-        """Answer a result that is no conn."""
-        hint = "It ends without `return`." if result is None else ""
+        """Answer a result that is not the conn, with an error that names the plug."""
+        hint = ", it ends without `return`" if result is None else ""
         raise PlugError(
-            f"{self.where}: plug {self.name} returned {result!r}, expected the conn. {hint}\n"
+            f"{self.where}: plug {self.name} returned {result!r}{hint}, expected the conn.\n"
             "A plug takes a conn and returns it: end it with `return conn`."
         )
 
@@ -1239,8 +1325,7 @@ def plug(target: Any, /, *arguments: Any, **options: Any) -> Any:
     Raises ``DefinitionError`` for what cannot be called so.
     """
     recorder = _recorder("plug", "a pipeline, a controller or an endpoint")
-    entry = recorder.plug(target, arguments, options, _caller())
-    return entry
+    return recorder.plug(target, arguments, options, _caller())
 
 
 # --- Running plugs ------------------------------------------------------------------------
@@ -1249,7 +1334,14 @@ _Step: TypeAlias = "tuple[int, Callable[[Any], Any], Any]"  # where it runs, wha
 
 
 def _steps(entries: Iterable[PlugEntry]) -> tuple[_Step, ...]:
-    return tuple((entry.runs, entry.call, entry) for entry in entries)
+    """Return *entries* as steps; a pipeline among them is replaced by its own, so that they can share a thread."""
+    steps: list[_Step] = []
+    for entry in entries:
+        if isinstance(entry.call, Pipeline) and type(entry.call).__call__ is Pipeline.__call__:
+            steps += entry.call._steps
+        else:
+            steps.append((entry.runs, entry.call, entry))
+    return tuple(steps)
 
 
 def run_steps(conn: Any, steps: Sequence[_Step], start: int = 0) -> Any:
@@ -1259,19 +1351,18 @@ def run_steps(conn: Any, steps: Sequence[_Step], start: int = 0) -> Any:
     """
     for at in range(start, len(steps)):
         runs, call, entry = steps[at]
-        if runs == _WORKER and not conn._in_worker:
-            return _hop(conn, steps, at)
+        if runs and conn._in_worker is not (runs == _WORKER):
+            return _cross_over(conn, steps, at)
         result = call(conn)
         if result is not conn:
             if runs == _STEPPED:
                 result = _step(result)
-            elif result.__class__ is types.CoroutineType or hasattr(result, "__await__") and not _is_conn(result):
+            elif hasattr(result, "__await__") and not isinstance(result, BaseConn):
                 return _await_then(result, conn, steps, at)
             if result is not conn:
-                result = _settle(conn, entry, result)
-                if result.__class__ is types.CoroutineType:
+                result = entry.reject(conn, result)  # raises, or lets the fallback of an action answer
+                if result is not conn:
                     return _await_then(result, conn, steps, at)
-                conn = result
         if conn.halted:
             break
     return conn
@@ -1290,30 +1381,29 @@ def _step(coroutine: Any) -> Any:
     raise AssertionError(f"{coroutine!r} has no await and suspended")
 
 
-def _settle(conn: Any, entry: Any, result: Any) -> Any:
-    """Return the conn that a plug answered with; let the plug's entry answer for anything else."""
-    return result if isinstance(result, BaseConn) else entry.reject(conn, result)
-
-
 async def _await_then(result: Any, conn: Any, steps: Sequence[_Step], at: int) -> Any:
     """Await the *result* of step *at*, then run the steps behind it."""
-    conn._in_worker = False
-    settled = await result
-    if settled is not conn:
-        settled = _settle(conn, steps[at][2], settled)
-        if settled.__class__ is types.CoroutineType:
-            settled = await settled
-        conn = settled
+    result = await result
+    if result is not conn:
+        result = steps[at][2].reject(conn, result)
+        if result is not conn:
+            await result
     if conn.halted:
         return conn
     rest = run_steps(conn, steps, at + 1)
     return rest if rest is conn else await rest
 
 
-async def _hop(conn: Any, steps: Sequence[_Step], at: int) -> Any:
-    """Run the steps from *at* on in a worker thread, as far as they can run there."""
-    rest = await conn.adapter.in_worker(_run_in_worker, conn, steps, at)
-    return rest if _is_conn(rest) else await rest
+async def _cross_over(conn: Any, steps: Sequence[_Step], at: int) -> Any:
+    """Run the steps from *at* on at the other side: a plain function in a worker, a coroutine back on the loop."""
+    if steps[at][0] == _WORKER:
+        try:
+            rest = await conn.adapter.in_worker(_run_in_worker, conn, steps, at)
+        finally:
+            conn._in_worker = False
+    else:
+        rest = run_steps(conn, steps, at)
+    return rest if rest is conn else await rest
 
 
 def _run_in_worker(conn: Any, steps: Sequence[_Step], at: int) -> Any:
@@ -1333,11 +1423,13 @@ class _PlugRecorder:
 
 
 class Pipeline(metaclass=_Recording):
-    """Several plugs as one, to be plugged by name elsewhere::
+    """Several plugs as one, to be plugged elsewhere by ``plug(Browser)``::
 
         class Browser(Pipeline):
             plug(Conn.accepts, "html")
             plug(Conn.fetch_session)
+
+    A subclass runs the plugs of its bases first.
     """
 
     _steps: tuple[_Step, ...] = ()
@@ -1348,10 +1440,11 @@ class Pipeline(metaclass=_Recording):
 
     @classmethod
     def _recorded(cls, recorder: _PlugRecorder) -> None:
-        cls._steps = cls._steps + _steps(recorder.plugs)
+        cls._steps += _steps(recorder.plugs)
 
     def __call__(self, conn: Any) -> Any:
         return run_steps(conn, self._steps)
+
 
 # ==========================================================================================
 # 4. Params                                                               depends on: Ground
@@ -2063,7 +2156,7 @@ def _last_path_part(path: str) -> str:
 
 
 class ParamsConn(BaseConn):
-    """The words of a conn for parameters."""
+    """The words of a conn for parameters: decoded when they are first asked for."""
 
     __slots__ = ()
 
@@ -2078,7 +2171,7 @@ class ParamsConn(BaseConn):
     @property
     def body_params(self) -> Params:
         """The parameters of the body, which the plug ``Parsers`` has read; empty without one."""
-        return self._body_params if self._body_params is not None else _NO_PARAMS
+        return self._body_params if self._body_params is not None else Params()
 
     def _has_body_params(self) -> bool:
         return bool(self._body_params)
@@ -2100,6 +2193,8 @@ class ParamsConn(BaseConn):
         found: Params = self._params
         return found
 
+    # What a plug has put into `params` before, stays in it.
+
     def _put_path_params(self, values: dict[str, Any]) -> None:
         self.path_params = {**self.path_params, **values} if self.path_params else values
         if self._params is not None:
@@ -2107,7 +2202,8 @@ class ParamsConn(BaseConn):
 
     def _put_body_params(self, params: Params) -> None:
         self._body_params = params
-        self._params = None
+        if self._params is not None:
+            self._params.update({**params, **self.path_params})
 
     def scrub_params(self, key: str) -> Self:
         """Plug: in ``params[key]`` turn text that is empty or only spaces into ``None``.
@@ -2121,9 +2217,6 @@ class ParamsConn(BaseConn):
             )
         self.params[key] = value
         return self
-
-
-_NO_PARAMS = Params()
 
 
 def filter_params(value: Any, words: Sequence[str]) -> Any:
@@ -2157,6 +2250,10 @@ def head_as_get(conn: BaseConn) -> BaseConn:
     return conn
 
 
+_METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+_IS_JSON = re.compile(r"application/(.+\+)?json").fullmatch
+
+
 class Parsers:
     """Plug: read the request body of POST, PUT, PATCH and DELETE into ``conn.body_params``.
 
@@ -2181,27 +2278,25 @@ class Parsers:
             if name not in ("urlencoded", "multipart", "json"):
                 raise ArgumentError(f'unknown parser {name!r}, expected "urlencoded", "multipart" or "json"')
         self.parsers = frozenset(parsers)
-        self.pass_ = tuple(pass_)
+        self.pass_ = frozenset(pass_)
         self.length, self.multipart_length = length, multipart_length
         self.max_fields, self.max_depth = max_fields, max_depth
         self.skip = tuple(skip)
 
     def __call__(self, conn: ParamsConn) -> Any:
         headers = conn._req_headers
-        if conn.method in ("GET", "HEAD", "OPTIONS") or conn._body_params is not None:
+        if conn.method not in _METHODS_WITH_BODY or "content-type" not in headers or conn._body_params is not None:
             return conn
-        if "content-type" not in headers:
-            return conn
-        if self.skip and conn.request_path.startswith(self.skip):
+        if self.skip and (conn.request_path + "/").startswith(self.skip):
             return conn
         media_type, parameters = parse_content_type(headers["content-type"][0])
         if media_type == "application/x-www-form-urlencoded" and "urlencoded" in self.parsers:
             return self._read_whole(conn, self._parse_urlencoded)
-        if (media_type == "application/json" or media_type.endswith("+json")) and "json" in self.parsers:
+        if _IS_JSON(media_type) and "json" in self.parsers:
             return self._read_whole(conn, parse_json)
         if media_type == "multipart/form-data" and "multipart" in self.parsers:
             return self._read_multipart(conn, parameters)
-        if any(known == "*/*" or known == media_type or known == media_type.partition("/")[0] + "/*" for known in self.pass_):
+        if not self.pass_.isdisjoint(("*/*", media_type, media_type.partition("/")[0] + "/*")):
             return conn
         raise UnsupportedMediaTypeError(media_type)
 
@@ -2243,6 +2338,7 @@ def _announced_length(conn: BaseConn) -> int:
     length = conn._req_header("content-length")
     return int(length) if length.isdecimal() else 0
 
+
 # ==========================================================================================
 # 5. Secrets, session, flash, CSRF                     depends on: Ground, Conn, Plug, Params
 # ==========================================================================================
@@ -2253,9 +2349,10 @@ def _announced_length(conn: BaseConn) -> int:
 # `secret_key_base`. The text is signed, not encrypted: the user can read it.
 #
 # What does not verify (changed, cut, too old, another secret) is no session, never an error.
-# The cookie is written once, right before the response, and only when the session changed. The
-# flash is a part of the session that survives one redirect. The CSRF token is a secret kept in
-# the session; a form must bring it back, which a page of another site cannot do.
+# The cookie is read when somebody asks for the session, and written right before the response,
+# only when the session is not what was read. The flash is a part of the session that survives
+# one redirect. The CSRF token is a secret kept in the session; a form must bring it back, which
+# a page of another site cannot do.
 #
 # Sources: Plug.Session.COOKIE, Plug.Crypto.MessageVerifier, Plug.CSRFProtection, Phoenix.Token,
 # Phoenix.Controller.Flash; RFC 2104, RFC 8018 §5.2, RFC 6265bis; W3C Fetch Metadata.
@@ -2265,6 +2362,35 @@ __all__ += ["Token", "Session", "Flash", "InvalidCSRFTokenError", "InvalidCrossO
 
 class SecretError(PhoenixError):
     """``secret_key_base`` is missing or too short."""
+
+
+class InvalidCSRFTokenError(PhoenixError):
+    """A form or script brought no valid CSRF token: status 403."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "invalid CSRF (Cross Site Request Forgery) token, please make sure that:\n\n"
+            "  * The session cookie is being sent and session is loaded\n"
+            "  * The request includes a valid '_csrf_token' param or 'x-csrf-token' header\n"
+            "  * The request comes from a page of this site"
+        )
+
+
+class InvalidCrossOriginRequestError(PhoenixError):
+    """A script was asked for by a page of another site: status 403."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "security warning: an embedded <script> tag on another site requested protected JavaScript.\n"
+            "If that is intended, leave out protect_from_forgery for this route."
+        )
+
+
+# --- Secrets ------------------------------------------------------------------------------
 
 
 def _checked_secret(secret: str | bytes | None) -> bytes:
@@ -2280,28 +2406,38 @@ def _checked_secret(secret: str | bytes | None) -> bytes:
     return raw_secret
 
 
+def _checked_secrets(given: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
+    """Return one secret, or a list of them, as a tuple of bytes: the first signs, all of them verify."""
+    return tuple(_checked_secret(secret) for secret in ([given] if isinstance(given, (str, bytes)) else given))
+
+
 # --- Signing ------------------------------------------------------------------------------
 
 _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_BASE64URL = re.compile(rb"[A-Za-z0-9_-]*").fullmatch
 _SIGNED_PREFIX = b"SFMyNTY."  # base64url of "HS256"
 
 
 def _base64url(data: bytes) -> bytes:
+    """Return *data* as base64 that may stand in URLs and cookies, without padding (RFC 4648 §5)."""
     return b2a_base64(data, newline=False).translate(_TO_URL_SAFE).rstrip(b"=")
 
 
 def _unbase64url(text: bytes) -> bytes | None:
     """Undo ``_base64url``; ``None`` for what it did not write."""
-    if not _BASE64URL(text) or len(text) % 4 == 1:
+    try:
+        data = a2b_base64(text.translate(_FROM_URL_SAFE) + b"=" * (-len(text) % 4))
+    except ValueError:
         return None
-    data = a2b_base64(text.translate(_FROM_URL_SAFE) + b"=" * (-len(text) % 4))
-    return data if _base64url(data) == text else None  # one spelling only
+    return data if _base64url(data) == text else None  # a2b_base64 skips what is no base64
 
 
 class _Signer:
-    """Sign and verify with one key. HMAC-SHA256 by two kept hash states, which is twice as fast as ``hmac``."""
+    """Sign and verify with one key, by HMAC-SHA256 (RFC 2104): ``SHA256(key ^ 5c... + SHA256(key ^ 36... + message))``.
+
+    Both hashes begin with a block made of the key. Their states after it are kept and copied for each message, which
+    is twice as fast as the module ``hmac``.
+    """
 
     __slots__ = ("_inner", "_outer")
 
@@ -2313,7 +2449,7 @@ class _Signer:
         self._outer = sha256(bytes(byte ^ 0x5C for byte in key))
 
     def digest(self, message: bytes) -> bytes:
-        """Return the HMAC-SHA256 of *message* (RFC 2104)."""
+        """Return the HMAC-SHA256 of *message*."""
         inner = self._inner.copy()
         inner.update(message)
         outer = self._outer.copy()
@@ -2321,6 +2457,7 @@ class _Signer:
         return outer.digest()
 
     def sign(self, payload: bytes) -> str:
+        """Return ``SFMyNTY.<payload>.<signature>``, both parts in base64url."""
         text = _SIGNED_PREFIX + _base64url(payload)
         return (text + b"." + _base64url(self.digest(text))).decode()
 
@@ -2329,8 +2466,7 @@ class _Signer:
         if not token.isascii():
             return None
         text, _, signature = token.encode().rpartition(b".")
-        given = _unbase64url(signature)
-        if given is None or not text.startswith(_SIGNED_PREFIX) or not compare_digest(given, self.digest(text)):
+        if not text.startswith(_SIGNED_PREFIX) or not compare_digest(signature, _base64url(self.digest(text))):
             return None
         return _unbase64url(text[len(_SIGNED_PREFIX) :])
 
@@ -2350,7 +2486,10 @@ def _signer(secret: bytes, salt: str) -> _Signer:
     return found
 
 
+# --- Tokens -------------------------------------------------------------------------------
+
 _DAY = 86_400
+_read_json = jsonlib.JSONDecoder().raw_decode  # for text that was signed here: nothing stands behind the value
 
 
 class Token:
@@ -2368,8 +2507,7 @@ class Token:
 
         *salt* names the purpose: a token signed for one is not valid for another. The data can be read by anybody.
         """
-        now = time.time() if signed_at is None else signed_at
-        return _signer(_secrets_of(context)[0], salt).sign(encode_json([int(now * 1000), data]).encode())
+        return _sign_dated(_secrets_of(context)[0], salt, encode_json(data), signed_at)
 
     @staticmethod
     def verify(context: Any, salt: str, token: str | None, *, max_age: float | None = _DAY) -> Any:
@@ -2378,23 +2516,29 @@ class Token:
         ``max_age=None`` accepts any age.
         """
         found = _verify_dated(_secrets_of(context), salt, token, max_age)
-        return None if found is None else found[0]
+        return None if found is None else _read_json(found[0])[0]
 
 
-def _verify_dated(secrets: Sequence[bytes], salt: str, token: str | None, max_age: float | None) -> tuple[Any, float] | None:
-    """Return the data of a token and its age in seconds, or ``None`` when it does not verify under any secret."""
+def _sign_dated(secret: bytes, salt: str, data: str, signed_at: float | None = None) -> str:
+    """Return a token for *data*, which is JSON: what is signed is ``[<milliseconds since 1970>,<data>]``."""
+    now = time.time() if signed_at is None else signed_at
+    return _signer(secret, salt).sign(f"[{int(now * 1000)},{data}]".encode())
+
+
+def _verify_dated(secrets: Sequence[bytes], salt: str, token: str | None, max_age: float | None) -> tuple[str, float, bool] | None:
+    """Return the JSON in a token, its age in seconds, and whether the first of *secrets* has signed it.
+
+    ``None`` when no secret has, or when it is older than *max_age* seconds.
+    """
     if not isinstance(token, str):
         return None
     for secret in secrets:
         payload = _signer(secret, salt).verify(token)
-        if payload is None:
-            continue
-        try:
-            signed_at, data = jsonlib.loads(payload)
-            age = time.time() - signed_at / 1000
-        except (ValueError, TypeError, RecursionError):
-            return None
-        return None if max_age is not None and (age >= max_age or max_age <= 0) else (data, age)
+        if payload is not None:
+            signed_at, _, data = payload[1:-1].decode().partition(",")
+            age = time.time() - int(signed_at) / 1000
+            if max_age is None or age < max_age and max_age > 0:
+                return data, age, secret is secrets[0]
     return None
 
 
@@ -2418,8 +2562,9 @@ class Session:
     """Plug: keep sessions in a signed cookie. An endpoint has one; pipelines then plug ``Conn.fetch_session``.
 
     *key* is the cookie's name; *max_age* (seconds) makes it outlive the browser; without one it ends with the browser,
-    and on the server after 14 days. *path*, *domain*, *secure*, *http_only*, *same_site* are those of
-    ``put_resp_cookie``. *signing_salt* separates the sessions of apps that share a secret.
+    and on the server after 14 days. A session in use lives on: its cookie is written anew after half of that time.
+    *path*, *domain*, *secure*, *http_only*, *same_site* and *extra* are those of ``put_resp_cookie``. *signing_salt*
+    separates the sessions of apps that share a secret; *secret* (or a list, the newest first) replaces the endpoint's.
     """
 
     def __init__(
@@ -2434,7 +2579,8 @@ class Session:
         secure: bool | None = None,
         http_only: bool = True,
         same_site: str | None = "Lax",
-        secret: str | None = None,
+        extra: str | None = None,
+        secret: str | bytes | Sequence[str | bytes] | None = None,
     ) -> None:
         if store != "cookie":
             raise ArgumentError(f"session store {store!r} is unknown, expected \"cookie\"")
@@ -2443,40 +2589,55 @@ class Session:
         self.key = key
         self.salt = signing_salt
         self.lifetime = 14 * _DAY if max_age is None else max_age
-        self.secrets = None if secret is None else (_checked_secret(secret),)
+        self.secrets = None if secret is None else _checked_secrets(secret)
         self.attributes: dict[str, Any] = {
             "max_age": max_age, "path": path, "domain": domain, "secure": secure, "http_only": http_only,
-            "same_site": same_site,
+            "same_site": same_site, "extra": extra,
         }  # fmt: skip
+        _cookie_attributes(path, domain, max_age, True, http_only, same_site, extra)  # finds mistakes now
 
     def __call__(self, conn: SessionConn) -> SessionConn:
         conn._session_store = self
         return conn
 
-    def load(self, conn: SessionConn) -> tuple[dict[str, Any], bool]:
-        """Return the session of the request's cookie, and whether half of its life is over."""
+    def load(self, conn: SessionConn) -> tuple[str, bool]:
+        """Return the session in the request's cookie, as JSON, and whether its cookie should be written anew."""
         found = _verify_dated(self._secrets(conn), self.salt, conn.req_cookies.get(self.key), self.lifetime)
-        if found is None or not isinstance(found[0], dict):
-            return {}, False
-        return found[0], found[1] > self.lifetime / 2
+        if found is None or not found[0].startswith("{"):
+            return "{}", False
+        data, age, newest = found
+        return data, age > self.lifetime / 2 or not newest
 
-    def save(self, conn: SessionConn, data: dict[str, Any]) -> None:
-        try:
-            payload = encode_json([int(time.time() * 1000), data])
-        except ArgumentError as error:
-            raise ArgumentError(
-                f"the session {data!r} cannot be stored: {error}.\n"
-                "A session holds JSON: text, numbers, booleans, None, lists and dicts. Keep an id in it, and load the rest."
-            ) from None
-        token = _signer(self._secrets(conn)[0], self.salt).sign(payload.encode())
-        conn.put_resp_cookie(self.key, token, **self.attributes)
+    def save(self, conn: SessionConn, data: str) -> None:
+        """Put the session, as JSON, into a cookie of the response."""
+        conn.put_resp_cookie(self.key, _sign_dated(self._secrets(conn)[0], self.salt, data), **self.attributes)
 
     def drop(self, conn: SessionConn) -> None:
+        """Let the client forget the cookie, if it has one."""
         if self.key in conn.req_cookies:
             conn.delete_resp_cookie(self.key, **self.attributes)
 
     def _secrets(self, conn: SessionConn) -> Sequence[bytes]:
         return self.secrets or _secrets_of(conn)
+
+
+def _refuse_json(value: object) -> NoReturn:
+    # Other JSON takes dates and such as text. A session would give back another type than it was given.
+    raise TypeError(f"{value!r} would come back as something else")
+
+
+_write_session_json = _json_writer(_refuse_json)
+
+
+def _encode_session(session: dict[str, Any]) -> str:
+    """Return a session as JSON. Raises ``ArgumentError`` for what JSON would not give back."""
+    try:
+        return _write_session_json(session)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArgumentError(
+            f"the session {session!r} cannot be stored: {error}.\n"
+            "A session holds JSON: text, numbers, booleans, None, lists and dicts. Keep an id in it, and load the rest."
+        ) from None
 
 
 class SessionConn(ParamsConn):
@@ -2501,15 +2662,16 @@ class SessionConn(ParamsConn):
 
     @property
     def session(self) -> dict[str, Any]:
-        """The session as it is now; change it with ``put_session`` and its kin, so that it is written."""
+        """The session as it is now: a dict. What is changed in it is kept, as with ``put_session`` and its kin."""
         if self._session is None:
             if "plug_session_fetch" not in self.private:
                 raise PhoenixError(
                     "session not fetched, call fetch_session first: `plug(Conn.fetch_session)` in the pipeline of this route"
                 )
-            assert self._session_store is not None
-            self._session, old = self._session_store.load(self)
-            if old and not self._session_change:
+            loaded, stale = self._session_store.load(self)
+            self._session = _read_json(loaded)[0]
+            self.private["plug_session_loaded"] = loaded
+            if stale and not self._session_change:
                 self._session_change = "write"
         session: dict[str, Any] = self._session
         return session
@@ -2535,11 +2697,15 @@ class SessionConn(ParamsConn):
         return self
 
     def configure_session(self, *, renew: bool = False, drop: bool = False, ignore: bool = False) -> Self:
-        """Write the cookie anew (*renew*: after a login), expire it (*drop*), or leave it alone (*ignore*)."""
-        self._changing_session()
-        self._session_change = "ignore" if ignore else "drop" if drop else "renew" if renew else self._session_change
+        """Write the cookie anew (*renew*), expire it (*drop*), or leave it alone whatever happens (*ignore*).
+
+        Renew it after a login: the CSRF token changes too, and forms that were rendered before are refused.
+        """
+        session = self._changing_session()
         if renew:
-            self.session.pop("_csrf_token", None)
+            session.pop("_csrf_token", None)
+        if drop or ignore:
+            self._session_change = "ignore" if ignore else "drop"
         return self
 
     def _changing_session(self) -> dict[str, Any]:
@@ -2550,14 +2716,16 @@ class SessionConn(ParamsConn):
         return session
 
     def _write_session(self) -> Self:
-        if self._session_change in ("", "ignore"):
+        """Before the response is sent: put the session into its cookie, if it is not what the cookie holds."""
+        change = self._session_change
+        if self._session is None or change == "ignore":
             return self
-        store, session = self._session_store, self.session
-        assert store is not None
-        if self._session_change == "drop" or not session:
-            store.drop(self)
-        else:
-            store.save(self, session)
+        data = "{}" if change == "drop" else _encode_session(self._session)
+        if change or data != self.private["plug_session_loaded"]:
+            if data == "{}":
+                self._session_store.drop(self)
+            else:
+                self._session_store.save(self, data)
         return self
 
     # --- Flash ----------------------------------------------------------------------------
@@ -2565,7 +2733,7 @@ class SessionConn(ParamsConn):
     def fetch_flash(self) -> Self:
         """Plug: read the messages that the request before left, and keep new ones over one redirect."""
         if "plug_session_fetch" not in self.private:
-            self.session  # noqa: B018 - raises the error that says what to plug
+            raise PhoenixError("the flash is kept in the session: `plug(Conn.fetch_session)` before `plug(Conn.fetch_flash)`")
         if "phoenix_flash" not in self.private:
             self.private["phoenix_flash"] = True
             self.register_before_send(SessionConn._sweep_flash)
@@ -2591,7 +2759,6 @@ class SessionConn(ParamsConn):
         """Add a message, to be shown in this response, or after a redirect in the next."""
         self._check_unsent()
         self._messages().setdefault(key, []).append(message)
-        self._flash_touched = True
         return self
 
     def get_flash(self, key: str) -> str | None:
@@ -2606,27 +2773,23 @@ class SessionConn(ParamsConn):
     def pop_all_flash(self, key: str) -> list[str]:
         """Return all messages of *key* and remove them."""
         self._check_unsent()
-        self._flash_touched = True
         return self._messages().pop(key, [])
 
     def clear_flash(self) -> Self:
         """Remove all messages."""
         self._check_unsent()
         self._messages().clear()
-        self._flash_touched = True
         return self
 
     def _sweep_flash(self) -> Self:
-        """Keep the messages over a redirect (300 to 308); with any other status they have been shown."""
-        store = self._session_store
-        assert store is not None
-        if not self._flash_touched and self._session is None and store.key not in self.req_cookies:
+        """Before the response is sent: keep the messages over a redirect; with another status they have been shown."""
+        if self._flash is None and self._session is None and self._session_store.key not in self.req_cookies:
             return self  # nothing came, nothing was put: no session needs to be read
-        keep = self._messages() if 300 <= (self.status or 200) <= 308 else {}
-        if keep and keep != self.session.get("phoenix_flash"):
-            self.put_session("phoenix_flash", keep)
-        elif not keep:
-            self.delete_session("phoenix_flash")
+        redirects = 300 <= (self.status or 200) <= 308
+        if redirects and self._messages():
+            self.session["phoenix_flash"] = self._messages()
+        else:
+            self.session.pop("phoenix_flash", None)
         return self
 
     # --- CSRF -----------------------------------------------------------------------------
@@ -2636,12 +2799,18 @@ class SessionConn(ParamsConn):
 
         It is masked anew each time, so that compression reveals nothing about it.
         """
-        secret = self.session.get("_csrf_token")
-        if not isinstance(secret, str) or len(secret) != 24:
-            secret = _base64url(os.urandom(18)).decode()
-            self.put_session("_csrf_token", secret)
-        mask = os.urandom(18)
-        return _base64url(mask + _xor(mask, _unbase64url(secret.encode()) or b"")).decode()
+        secret = self._csrf_secret()
+        if secret is None:
+            secret = os.urandom(_CSRF_BYTES)
+            self.put_session("_csrf_token", _base64url(secret).decode())
+        mask = os.urandom(_CSRF_BYTES)
+        return _base64url(mask + _xor(mask, secret)).decode()
+
+    def _csrf_secret(self) -> bytes | None:
+        """Return the secret that the session keeps, or ``None``."""
+        kept = self.session.get("_csrf_token")
+        secret = _unbase64url(kept.encode()) if isinstance(kept, str) else None
+        return secret if secret is not None and len(secret) == _CSRF_BYTES else None
 
     def delete_csrf_token(self) -> Self:
         """Forget the token: forms that were rendered before are refused. Call it after a login."""
@@ -2650,14 +2819,15 @@ class SessionConn(ParamsConn):
     def protect_from_forgery(self, *, with_: str = "exception") -> Self:
         """Plug: refuse a POST, PUT, PATCH or DELETE that another site made the browser send.
 
-        Such a request must carry the session's token, and ``Origin`` and ``Sec-Fetch-Site`` must not name another site.
-        Raises ``InvalidCSRFTokenError`` (403); ``with_="clear_session"`` empties the session instead.
+        Such a request must carry the session's token, as the param ``_csrf_token`` or the header ``x-csrf-token``, and
+        the browser must not name another site as where it comes from. Raises ``InvalidCSRFTokenError`` (403);
+        ``with_="clear_session"`` lets it go on with an empty session instead, and leaves the cookie as it is.
         """
         if with_ not in ("exception", "clear_session"):
             raise ArgumentError(f'protect_from_forgery(with_={with_!r}): expected "exception" or "clear_session"')
         if self.method in ("GET", "HEAD", "OPTIONS"):
             return self.register_before_send(SessionConn._refuse_cross_origin_script)
-        if self.private.get("plug_skip_csrf_protection") or (self._same_origin() and self._valid_csrf_token()):
+        if self.private.get("plug_skip_csrf_protection") or (self._is_from_this_site() and self._has_csrf_token()):
             return self
         if with_ == "clear_session":
             self.configure_session(ignore=True)
@@ -2665,41 +2835,47 @@ class SessionConn(ParamsConn):
             return self
         raise InvalidCSRFTokenError
 
-    def _same_origin(self) -> bool:
-        site = self._req_header("sec-fetch-site", "same-origin")
-        if site not in ("same-origin", "none", "same-site"):
-            return False
+    def _is_from_this_site(self) -> bool:
+        """Tell whether the browser says that a page of this site sent the request; programs and old browsers say nothing.
+
+        ``Sec-Fetch-Site`` tells it best: the browser has compared the addresses that it sees itself. ``Origin`` is
+        compared by host, because behind a proxy this server does not know the scheme.
+        """
+        site = self._req_header("sec-fetch-site")
+        if site:
+            return site in ("same-origin", "none")  # none: the user's own doing, such as sending a form again
         origin = self._req_header("origin")
         if not origin:
             return True
+        scheme, _, host = origin.lower().partition("://")
+        if self.scheme == "https" and scheme != "https":
+            return False
         own = [_base_url(self.scheme, self.host, self.port)]
         if self.endpoint is not None:
-            own.append(self.endpoint.url(""))
-        return origin.lower() in (url.lower() for url in own)
+            own.append(self.endpoint.url())
+        return any(host == url.lower().split("/")[2] for url in own)
 
-    def _valid_csrf_token(self) -> bool:
+    def _has_csrf_token(self) -> bool:
+        """Tell whether the request carries the token of its session."""
         given = self.body_params.get("_csrf_token") or self._req_header("x-csrf-token")
-        secret = self.session.get("_csrf_token")
-        if not isinstance(given, str) or not isinstance(secret, str) or not given.isascii():
+        masked = _unbase64url(given.encode()) if isinstance(given, str) else None
+        secret = self._csrf_secret()
+        if masked is None or secret is None or len(masked) != 2 * _CSRF_BYTES:
             return False
-        masked = _unbase64url(given.encode())
-        if masked is None or len(masked) != 36:
-            return False
-        return compare_digest(_base64url(_xor(masked[:18], masked[18:])), secret.encode())
+        return compare_digest(_xor(masked[:_CSRF_BYTES], masked[_CSRF_BYTES:]), secret)
 
     def _refuse_cross_origin_script(self) -> Self:
-        """A script of this site with a user's data in it must not run in the page of another site."""
+        """Before the response is sent: a script with a user's data in it must not run in a page of another site."""
         content_type = self._resp_headers.get("content-type", ("",))[0]
-        if "javascript" in content_type and self.private.get("plug_skip_csrf_protection") is None:
-            if self._req_header("x-requested-with") != "XMLHttpRequest" and not self._same_origin_script():
+        if "javascript" in content_type and not self.private.get("plug_skip_csrf_protection"):
+            own_page = self._req_header("sec-fetch-site") == "same-origin"
+            if not own_page and self._req_header("x-requested-with") != "XMLHttpRequest":
                 raise InvalidCrossOriginRequestError
         return self
 
-    def _same_origin_script(self) -> bool:
-        return self._req_header("sec-fetch-site") == "same-origin"
-
     def put_secure_browser_headers(self, headers: Mapping[str, str] | None = None) -> Self:
-        """Plug: add the headers that make browsers careful; *headers* adds to them or replaces them."""
+        """Plug: add the headers that make browsers careful, where they are not set; *headers* adds or replaces some."""
+        self._check_unsent()
         for name, value in _SECURE_HEADERS.items():
             if name not in self._resp_headers:
                 self._resp_headers[name] = (value,)
@@ -2714,8 +2890,11 @@ _SECURE_HEADERS = {
 }
 
 
+_CSRF_BYTES = 18
+
+
 def _xor(left: bytes, right: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(left, right))
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
 
 
 class Flash:
@@ -2746,31 +2925,6 @@ class Flash:
         """Remove all messages."""
         return conn.clear_flash()
 
-
-class InvalidCSRFTokenError(PhoenixError):
-    """A form or script brought no valid CSRF token: status 403."""
-
-    status = 403
-
-    def __init__(self) -> None:
-        super().__init__(
-            "invalid CSRF (Cross Site Request Forgery) token, please make sure that:\n\n"
-            "  * The session cookie is being sent and session is loaded\n"
-            "  * The request includes a valid '_csrf_token' param or 'x-csrf-token' header\n"
-            "  * The request comes from a page of this site"
-        )
-
-
-class InvalidCrossOriginRequestError(PhoenixError):
-    """A script was asked for by a page of another site: status 403."""
-
-    status = 403
-
-    def __init__(self) -> None:
-        super().__init__(
-            "security warning: an embedded <script> tag on another site requested protected JavaScript.\n"
-            "If that is intended, leave out protect_from_forgery for this route."
-        )
 
 # ==========================================================================================
 # 6. Templates                                                          depends on: Ground
@@ -6196,10 +6350,12 @@ class _ControllerRecorder(_PlugRecorder):
     def plug(self, target: Any, arguments: tuple[Any, ...], options: dict[str, Any], where: str) -> PlugEntry:
         name = target if isinstance(target, str) else next((n for n, each in (self.body or {}).items() if each is target), None)
         if name is None or not isinstance(target, (str, types.FunctionType)):
-            return super().plug(target, arguments, options, where)
-        entry = _MethodPlug(name, arguments, options, where)
-        if name != "action":  # `plug("action")`: it runs after the plugs anyway
-            self.plugs.append(entry)
+            entry = super().plug(target, arguments, options, where)
+        else:
+            entry = _MethodPlug(name, arguments, options, where)
+            if name != "action":  # `plug("action")`: it runs after the plugs anyway
+                self.plugs.append(entry)
+        entry._has_actions = True
         return entry
 
 
@@ -9199,6 +9355,12 @@ class RequestParser:
         """Read what has come of the body: bytes, ``b""`` at its end, or ``None`` when more must be received."""
         return self._state()
 
+    def whole_body(self) -> bytes | None:
+        """Return and use the body if its length was given and all of it has come, else ``None``."""
+        if self._state == self._end_of_body:
+            return b""
+        return self._counted() if self._state == self._counted and self.buffered >= self._left else None
+
     def _take(self, most: int) -> bytes:
         part = self._data[self._at : self._at + most]
         self._at += len(part)
@@ -9339,7 +9501,10 @@ class Timeouts:
 
 
 _NEVER = float("inf")
-_SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves
+_TURN = 64  # requests of one connection that are answered before others have their turn
+_WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
+_SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves ...
+_FILE_PIECE = 262_144  # ... in pieces, each of which has the time to write that any other response has
 
 
 # --- Worker threads -----------------------------------------------------------------------
@@ -9421,8 +9586,8 @@ class _Connection(Adapter):
 
     __slots__ = (
         "server", "parser", "transport", "remote_ip", "scheme", "request", "conn", "task", "deadline",
-        "keep_alive", "head_started", "continued", "reading_paused", "writing_paused", "waiter", "drainer",
-        "ended", "closed", "discarding", "unwritten",
+        "keep_alive", "head_started", "continued", "reading_paused", "writing_paused", "waiter", "drainers",
+        "head_sent", "ended", "closed", "discarding", "unwritten", "ahead",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -9431,20 +9596,22 @@ class _Connection(Adapter):
         self.transport: Any = None
         self.remote_ip = ""
         self.scheme = "https" if server.tls else "http"
-        self.request: Request | None = None  # the one being answered
+        self.request: Any = None  # the one being answered
         self.conn: Any = None
-        self.task: Any = None
-        self.deadline = _NEVER
+        self.task: Any = None  # what answers it, when it has to wait
+        self.deadline = _NEVER  # of the client, for what it has to do next
         self.keep_alive = True
         self.head_started = False
-        self.continued = False  # "100 Continue" was sent
+        self.continued = False  # "100 Continue" was sent, or need not be
         self.reading_paused = self.writing_paused = False
         self.waiter: Any = None  # a future of whoever waits for more of the body
-        self.drainer: Any = None  # a future of whoever waits for the client to read
+        self.drainers: list[Any] = []  # futures of those who wait for the client to read
+        self.head_sent = False  # a response has begun
         self.ended = False  # the client will send nothing more
-        self.closed = False
+        self.closed = False  # nothing can be sent any more
         self.discarding = False  # what still comes is thrown away
-        self.unwritten = 0
+        self.unwritten = 0  # bytes that waited for the client when its deadline was set
+        self.ahead = 0  # bytes that were sent since others had their turn
 
     # --- What asyncio calls -----------------------------------------------------------------
 
@@ -9454,13 +9621,18 @@ class _Connection(Adapter):
         self.remote_ip = peer[0] if isinstance(peer, tuple) else ""
         self.deadline = self.server.now + self.server.timeouts.head
         self.server.connections.add(self)
+        if self.server.stopping:
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
+        self.closed = self.discarding = True
         self.server.connections.discard(self)
-        for future in (self.waiter, self.drainer):
-            if future is not None and not future.done():
-                future.set_exception(ClientDisconnected())
+        waiting = [future for future in (self.waiter, *self.drainers) if future is not None and not future.done()]
+        for future in waiting:
+            future.set_exception(ClientDisconnected())
+        if not waiting and self.task is not None and self.conn is not None:
+            if self.conn.state == "chunked" and not self.conn._in_worker:
+                self.task.cancel()  # it waits for more to send, maybe for ever: nobody is there to read it
         self.server.check_drained()
 
     def data_received(self, data: bytes) -> None:
@@ -9470,10 +9642,9 @@ class _Connection(Adapter):
         parser.receive_data(data)
         if self.request is None:
             self._next_requests()
-            return
-        if self.waiter is not None and not self.waiter.done():
+        elif self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
-        if parser.buffered > _READ_AHEAD and not self.reading_paused:
+        if parser.buffered > self.server.read_ahead and not self.reading_paused and not self.discarding:
             self.reading_paused = True
             self.transport.pause_reading()
 
@@ -9482,115 +9653,159 @@ class _Connection(Adapter):
         self.ended = True
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_exception(ClientDisconnected("the client ended in the middle of the body"))
-        return self.request is not None and not self.discarding
+        if self.request is None:
+            self._next_requests()
+        return not self.discarding and self.server.tls is None
 
     def pause_writing(self) -> None:
         self.writing_paused = True
         self.unwritten = self.transport.get_write_buffer_size()
-        if self.deadline == _NEVER:
-            self.deadline = self.server.now + self.server.timeouts.write
+        self.deadline = self.server.now + self.server.timeouts.write
 
     def resume_writing(self) -> None:
         self.writing_paused = False
-        if self.drainer is not None and not self.drainer.done():
-            self.drainer.set_result(None)
-        if self.request is None:
-            self.deadline = self.server.now + self.server.timeouts.idle
-            self._next_requests()
+        for future in self.drainers:
+            if not future.done():
+                future.set_result(None)
+        timeouts = self.server.timeouts
+        if self.waiter is not None:
+            self._allow(timeouts.body)
+        elif self.request is not None:
+            self._allow(_NEVER)
         else:
-            self.deadline = _NEVER
+            self._allow(timeouts.write if self.discarding else timeouts.idle)
+            self._next_requests()
 
     # --- Time -------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """The server stops: an idle connection closes, a request is still answered."""
-        if self.request is None:
-            self.transport.close()
+    def _allow(self, seconds: float) -> None:
+        """Give the client time; but one that has to read first keeps the deadline for that."""
+        if not self.writing_paused:
+            self.deadline = self.server.now + seconds
 
     def timed_out(self) -> None:
         """The deadline has passed."""
-        if self.writing_paused:
-            left = self.transport.get_write_buffer_size()
-            if left < self.unwritten:  # slow, but alive
-                self.unwritten = left
-                self.deadline = self.server.now + self.server.timeouts.write
-            else:
-                self.transport.abort()
-        elif self.waiter is not None and not self.waiter.done():
-            self.waiter.set_exception(HTTPProtocolError(408, "the body stopped arriving"))
-        elif self.request is None and self.head_started and not self.discarding:
+        left = self.transport.get_write_buffer_size() if self.writing_paused else 0
+        if 0 < left < self.unwritten:  # slow, but alive
+            self.unwritten = left
+            self.deadline = self.server.now + self.server.timeouts.write
+        elif self.writing_paused or self.discarding:
+            self.abort()
+        elif self.waiter is not None:
+            if not self.waiter.done():
+                self.waiter.set_exception(HTTPProtocolError(408, "the body stopped arriving"))
+        elif self.request is not None:  # a file that the client does not take
+            self.abort()
+        elif self.head_started:
             self._refuse(HTTPProtocolError(408, "the head of the request took too long"))
         else:
-            self.transport.abort() if self.discarding else self.transport.close()
+            self._close_gently()
+
+    def stop(self) -> None:
+        """The server stops: an idle connection closes, a request is still answered."""
+        self.keep_alive = False
+        if self.request is None:
+            self.discarding = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close now; what was not sent is lost."""
+        self.closed = self.discarding = True
+        if self.task is not None and (self.server.stopping or self.conn is not None and self.conn.state == "file"):
+            self.task.cancel()  # in this order: asyncio must stop watching the socket before it is gone
+        self.transport.abort()
 
     # --- Requests ---------------------------------------------------------------------------
 
     def _next_requests(self) -> None:
         """Answer what has been received, one request after the other."""
         parser = self.parser
-        while self.request is None and not self.writing_paused and not self.discarding:
+        for _ in range(_TURN):
+            if self.request is not None or self.writing_paused or self.discarding:
+                return
             try:
                 request = parser.next_request()
             except HTTPProtocolError as error:
                 self._refuse(error)
                 return
             if request is None:
-                if parser.buffered and not self.head_started:
+                if self.ended:
+                    self._close_gently()
+                elif parser.buffered and not self.head_started:
                     self.head_started = True
                     self.deadline = self.server.now + self.server.timeouts.head
-                if self.ended:
-                    self.transport.close()
                 return
             self._start(request)
+        self.server.loop.call_soon(self._next_requests)
 
     def _start(self, request: Request) -> None:
         self.request = request
         self.deadline = _NEVER
         self.keep_alive = request.keep_alive
-        self.continued = False
+        self.head_sent = False
+        self.continued = not request.minor  # HTTP/1.0 does not know it
         context = contextvars.copy_context()  # what this request sets must not be seen by the next
-        result = context.run(self.server.handle, request, self)
-        if isinstance(result, BaseConn):
-            self._respond(result)
-        else:
-            self.task = context.run(self.server.create_task, self._respond_later(result))
-
-    async def _respond_later(self, pending: Any) -> None:
         try:
-            self._respond(await pending)
-        finally:
+            result = context.run(self.server.handle, request, self)
+            if isinstance(result, BaseConn):
+                pending, rest = None, self._respond(result)
+            else:
+                pending, rest = result, None
+        except Exception as error:
+            self._break_off(error)
+            return
+        if pending is not None or rest is not None:
+            task = context.run(self.server.create_task, self._carry_on(pending, rest))
+            self.task = None if task.done() else task
+
+    async def _carry_on(self, pending: Any, rest: Any) -> None:
+        """Wait for a conn, if it is *pending*, then for the *rest* of its response."""
+        try:
+            if pending is not None:
+                rest = self._respond(await pending)
+            if rest is not None:
+                await rest
+        except BaseException as error:  # noqa: BLE001 - even a cancelled task must not leave a client waiting
+            self._break_off(error)
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise
+        if self.task is not None:  # else it had not to wait, and _next_requests goes on by itself
             self.task = None
-        if self.request is None:
             self._next_requests()
 
-    def _refuse(self, error: HTTPProtocolError) -> None:
-        """Answer bytes that are no request, and close."""
-        body = f"{reason_phrase(error.status)}: {error}\n".encode()
-        head = encode_head(error.status, {"content-type": _TEXT_PLAIN})
-        self.keep_alive = False
-        self.transport.write(b"%bcontent-length: %d%b%b" % (head, len(body), self.server.tail_close, body))
-        self._close_gently()
+    def _respond(self, conn: Any) -> Any:
+        """Write the response, or return a coroutine that does."""
+        if self.closed:
+            self._done(conn)
+            return None
+        state = conn.state
+        if state == "sent":
+            body = conn.resp_body
+            if body.__class__ is not bytes:
+                body = body.encode()
+            self._write_whole(conn, body)
+            self._done(conn)
+        elif state == "file":
+            return self._send_file(conn)
+        elif state == "chunked":
+            if conn.resp_body is not None:
+                return self._send_parts(conn, conn.resp_body)
+            self._end_chunked(conn)
+        elif state == "upgraded":
+            self._become_websocket(conn)
+        else:  # it was broken off: there is no way to tell the client but to close
+            self.abort()
+            self._done(conn)
+        return None
 
     def _done(self, conn: Any) -> None:
         """The response is written: get ready for the next request."""
         self.conn = None
         if conn._after:
-            for clean_up in conn._after:
-                clean_up()
+            _clean_up(conn)
         if self.closed:
             return
-        if not self.keep_alive or self.ended and not self.parser.buffered:
-            self.request = None
-            self._close_gently()
-            return
-        try:
-            while (part := self.parser.next_data()) != b"":  # what nobody read of the body
-                if part is None:
-                    self.keep_alive, self.request = False, None
-                    self._close_gently()
-                    return
-        except HTTPProtocolError:
-            self.request = None
+        if not self.keep_alive or not self._skip_body():
             self._close_gently()
             return
         self.request = None
@@ -9598,61 +9813,87 @@ class _Connection(Adapter):
         if not self.writing_paused:
             self.deadline = self.server.now + self.server.timeouts.idle
         if self.reading_paused:
+            self._resume_reading()
+
+    def _skip_body(self) -> bool:
+        """Use up what nobody read of the body; false when it has not come, or is none."""
+        try:
+            while part := self.parser.next_data():
+                pass
+        except HTTPProtocolError:
+            return False
+        return part is not None
+
+    def _resume_reading(self) -> None:
+        if self.reading_paused and (self.discarding or self.parser.buffered < _READ_AHEAD):
             self.reading_paused = False
             self.transport.resume_reading()
 
+    def _refuse(self, error: HTTPProtocolError) -> None:
+        """Answer bytes that are no request, and close."""
+        body = f"{reason_phrase(error.status)}: {error}\n".encode()
+        head = encode_head(error.status, {"content-type": _TEXT_PLAIN})
+        self.transport.write(b"%bcontent-length: %d%b%b" % (head, len(body), self.server.tail_close, body))
+        self._close_gently()
+
+    def _break_off(self, error: BaseException) -> None:
+        """Something failed where no error page can be made: log it, and do not leave the client waiting."""
+        conn, self.conn = self.conn, None
+        if not self.closed and not isinstance(error, ClientDisconnected):
+            what = "a request" if conn is None else f"{conn.method} {conn.request_path}"
+            logger.error("the response to %s broke off ** (%s) %s", what, type(error).__name__, error, exc_info=error)
+        if self.head_sent or self.discarding:
+            self.abort()
+        else:
+            self._refuse(HTTPProtocolError(500, "the response could not be written"))
+        if conn is not None and conn._after:
+            _clean_up(conn)
+
     def _close_gently(self) -> None:
         """Close, but let a client that is still sending read the answer first (RFC 9112 §9.6)."""
-        self.discarding = True
+        self.request, self.discarding = None, True
+        self._allow(self.server.timeouts.write)
+        self._resume_reading()
         if self.ended or not self.transport.can_write_eof():
             self.transport.close()
-            return
-        self.deadline = self.server.now + 2
-        if self.reading_paused:
-            self.reading_paused = False
-            self.transport.resume_reading()
-        self.transport.write_eof()
+        else:
+            self.transport.write_eof()
 
     # --- The body, for Conn -----------------------------------------------------------------
 
     def whole_body(self, conn: Any) -> bytes | None:
         self._check_current(conn)
-        request = self.request
-        assert request is not None
-        if request.headers.chunked or self.parser.buffered < self.parser._left:
-            return None
-        return self.parser.next_data()
+        return self.parser.whole_body()
 
     async def read(self, conn: Any) -> bytes:
         self._check_current(conn)
-        server = self.server
-        while True:
-            try:
-                part = self.parser.next_data()
-            except HTTPProtocolError:
-                self.keep_alive = False
-                raise
-            if self.reading_paused and self.parser.buffered < _READ_AHEAD:
-                self.reading_paused = False
-                self.transport.resume_reading()
-            if part is not None:
-                return part
-            if self.closed or self.ended:
-                raise ClientDisconnected("the client ended in the middle of the body")
-            assert self.request is not None
-            if self.request.headers.expects_continue and not self.continued:
-                self.continued = True
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiter = server.loop.create_future()
-            self.deadline = server.now + server.timeouts.body
-            try:
-                await self.waiter
-            except PhoenixError:
-                self.keep_alive = False
-                raise
-            finally:
-                self.waiter = None
-                self.deadline = _NEVER
+        try:
+            while (part := self.parser.next_data()) is None:
+                await self._more_body()
+        except PhoenixError:
+            self.keep_alive = False
+            raise
+        self.continued = True
+        self._resume_reading()
+        return part
+
+    async def _more_body(self) -> None:
+        """Wait until the client has sent something."""
+        if self.closed or self.ended:
+            raise ClientDisconnected("the client ended in the middle of the body")
+        if self.waiter is not None:
+            raise PhoenixError("the body is being read already: one `read` at a time")
+        self._resume_reading()
+        if self.request.headers.expects_continue and not self.continued:
+            self.continued = True
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.waiter = self.server.loop.create_future()
+        self._allow(self.server.timeouts.body)
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
+            self._allow(_NEVER)
 
     def read_blocking(self, conn: Any) -> bytes:
         if not conn._in_worker:
@@ -9675,106 +9916,105 @@ class _Connection(Adapter):
     async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return await self.server.workers.run(self.server.loop, call, *arguments)
 
-    # --- The response -----------------------------------------------------------------------
+    # --- Whole responses and files ----------------------------------------------------------
 
-    def _respond(self, conn: Any) -> None:
-        if self.closed:
-            self._done(conn)
-            return
-        state = conn.state
-        if state == "sent":
-            body = conn.resp_body
-            if body.__class__ is not bytes:
-                body = body.encode()
-            self._write_whole(conn, body)
-            self._done(conn)
-        elif state == "file":
-            self._send_file(conn)
-        elif state == "chunked":
-            self._end_chunked(conn)
-        elif state == "upgraded":
-            self._become_websocket(conn)
-        else:  # it was broken off: there is no way to tell the client but to close
-            self.transport.abort()
-            self._done(conn)
+    def _tail(self, conn: Any) -> bytes:
+        """Return the last lines of the head, which tell whether the connection stays open."""
+        if not self.keep_alive or "connection" in conn._resp_headers:
+            self.keep_alive = False
+            return self.server.tail_close
+        return self.server.tail if self.request.minor else self.server.tail_keep_alive
 
     def _write_whole(self, conn: Any, body: bytes) -> None:
-        headers = conn._resp_headers
         status = conn.status
-        head = encode_head(status, headers, conn._resp_cookies)
-        server = self.server
-        request = self.request
-        assert request is not None
-        if not self.keep_alive or server.stopping or "connection" in headers:
-            self.keep_alive = False
-            tail = server.tail_close
-        else:
-            tail = server.tail if request.minor else server.tail_keep_alive
+        head = encode_head(status, conn._resp_headers, conn._resp_cookies)
+        tail = self._tail(conn)
         if status in _WITHOUT_BODY:
             self.transport.write(head + tail[2:])
-        elif request.method == "HEAD":
+        elif self.request.method == "HEAD":
             self.transport.write(b"%bcontent-length: %d%b" % (head, len(body), tail))
         else:
             self.transport.write(b"%bcontent-length: %d%b%b" % (head, len(body), tail, body))
 
-    def _send_file(self, conn: Any) -> None:
-        file = conn.resp_body
-        request = self.request
-        assert request is not None
-        if request.method == "HEAD" or file.length == 0 or conn.status in _WITHOUT_BODY:
-            self._write_file_head(conn, file.length)
-            self._done(conn)
-            return
-        if file.length <= _SMALL_FILE:
-            try:
-                with open(file.path, "rb", buffering=0) as stream:
-                    if file.offset:
-                        stream.seek(file.offset)
-                    body = stream.read(file.length)
-            except OSError:
-                body = b""
-            if len(body) != file.length:  # it changed under our hands
-                self.transport.abort()
-            else:
-                self._write_whole(conn, body)
-            self._done(conn)
-            return
-        self.task = self.server.create_task(self._stream_file(conn, file))
+    def _has_body(self, conn: Any) -> bool:
+        return self.request.method != "HEAD" and conn.status not in _WITHOUT_BODY
 
-    def _write_file_head(self, conn: Any, length: int) -> None:
+    def _write_head(self, conn: Any, framing: bytes) -> None:
+        """Send the head of a response whose body follows in parts."""
         head = encode_head(conn.status, conn._resp_headers, conn._resp_cookies)
-        self.keep_alive = self.keep_alive and not self.server.stopping
-        tail = self.server.tail_keep_alive if self.keep_alive else self.server.tail_close
-        self.transport.write(b"%bcontent-length: %d%b" % (head, length, tail))
+        tail = self._tail(conn)
+        self.head_sent = True
+        self.transport.write(head + framing + tail if framing else head + tail[2:])
+
+    def _send_file(self, conn: Any) -> Any:
+        file = conn.resp_body
+        if not self._has_body(conn):
+            self._write_head(conn, b"" if conn.status in _WITHOUT_BODY else b"content-length: %d" % file.length)
+        elif file.length > _SMALL_FILE:
+            return self._stream_file(conn, file)
+        else:
+            with open(file.path, "rb", buffering=0) as stream:
+                stream.seek(file.offset)
+                body = stream.read(file.length)
+            if len(body) != file.length:
+                raise PhoenixError(f"the file {file.path} has become shorter")
+            self._write_whole(conn, body)
+        self._done(conn)
+        return None
 
     async def _stream_file(self, conn: Any, file: Any) -> None:
-        """Send a large file from disk to socket."""
-        try:
-            with open(file.path, "rb") as stream:
-                self._write_file_head(conn, file.length)
-                sent = await self._sendfile(stream, file.offset, file.length)
-            if sent != file.length:
-                self.transport.abort()
-        except (OSError, ClientDisconnected):
-            self.transport.abort()
-        self.task = None
+        """Send a large file from disk to socket, piece by piece."""
+        offset, end = file.offset, file.offset + file.length
+        with open(file.path, "rb", buffering=0) as stream:
+            self._write_head(conn, b"content-length: %d" % file.length)
+            while offset < end:
+                self._allow(self.server.timeouts.write)
+                count = await self._send_piece(conn, stream, offset, min(_FILE_PIECE, end - offset))
+                if not count:
+                    raise PhoenixError(f"the file {file.path} has become shorter")
+                offset += count
+        self._allow(_NEVER)
         self._done(conn)
-        self._next_requests()
 
-    async def _sendfile(self, stream: Any, offset: int, length: int) -> int:
-        try:
-            count: int = await self.server.loop.sendfile(self.transport, stream, offset, length)
-            return count
-        except (NotImplementedError, RuntimeError):  # not on this loop, or not over TLS
-            if self.closed:
+    async def _send_piece(self, conn: Any, stream: Any, offset: int, size: int) -> int:
+        server = self.server
+        if server.has_sendfile:
+            try:
+                count: int = await server.loop.sendfile(self.transport, stream, offset, size, fallback=False)
+                return count
+            except ConnectionError:
                 raise ClientDisconnected from None
+            except (NotImplementedError, RuntimeError):  # not on this loop, this system or this kind of file
+                if self.transport.is_closing():
+                    raise ClientDisconnected from None
+                server.has_sendfile = False
         stream.seek(offset)
-        sent = 0
-        while sent < length and (part := stream.read(min(_READ_AHEAD, length - sent))):
-            self.transport.write(part)
-            sent += len(part)
-            await self.drain(self.conn)
-        return sent
+        part = stream.read(size)
+        self._send(part)
+        await self.drain(conn)
+        return len(part)
+
+    def _send(self, data: bytes) -> None:
+        if self.closed:
+            raise ClientDisconnected
+        self.ahead += len(data)
+        self.transport.write(data)
+
+    async def drain(self, conn: Any) -> None:
+        if self.closed:
+            raise ClientDisconnected
+        if self.writing_paused:
+            future = self.server.loop.create_future()
+            self.drainers.append(future)
+            try:
+                await future
+            finally:
+                self.drainers.remove(future)
+        elif self.ahead > _WRITE_AHEAD:  # a client that reads at once would never make us wait
+            import asyncio
+
+            self.ahead = 0
+            await asyncio.sleep(0)
 
     def _become_websocket(self, conn: Any) -> None:
         """Hand the transport over to a WebSocket (RFC 6455 §4.2.2)."""
@@ -9801,88 +10041,73 @@ class _Connection(Adapter):
             self._start_chunked(conn)
 
     def _start_chunked(self, conn: Any) -> None:
-        self._check_current(conn)
-        request = self.request
-        assert request is not None
-        head = encode_head(conn.status, conn._resp_headers, conn._resp_cookies)
-        if not request.minor:
+        if self.closed or self.conn is not conn:
+            return  # the first chunk will say so
+        chunks = self.request.minor and self._has_body(conn)
+        if not self.request.minor:
             self.keep_alive = False  # HTTP/1.0 has no chunks: the end of the connection is the end
-        framing = b"transfer-encoding: chunked" if request.minor else b"accept-ranges: none"
-        if conn.status in _WITHOUT_BODY or request.method == "HEAD":
-            framing = b"accept-ranges: none"
-        self.keep_alive = self.keep_alive and not self.server.stopping
-        self.transport.write(head + framing + (self.server.tail if self.keep_alive else self.server.tail_close))
-
-    def _carries_body(self, conn: Any) -> bool:
-        return self.request is not None and self.request.method != "HEAD" and conn.status not in _WITHOUT_BODY
+        self.continued = True  # nothing may stand between head and body
+        self._write_head(conn, b"transfer-encoding: chunked" if chunks else b"")
 
     def send_chunk(self, conn: Any, data: bytes) -> None:
         if conn._in_worker:
-            self._from_worker(self._send_and_drain(conn, data))
+            self._from_worker(self._write_and_drain(conn, data))
         else:
             self._write_chunk(conn, data)
 
     def _write_chunk(self, conn: Any, data: bytes) -> None:
         self._check_current(conn)
-        if self.closed:
-            raise ClientDisconnected
-        if self._carries_body(conn):
-            assert self.request is not None
-            self.transport.write(encode_chunk(data) if self.request.minor else data)
+        if self._has_body(conn):
+            self._send(encode_chunk(data) if self.request.minor else data)
 
-    async def _send_and_drain(self, conn: Any, data: bytes) -> None:
+    async def _write_and_drain(self, conn: Any, data: bytes) -> None:
         self._write_chunk(conn, data)
         await self.drain(conn)
 
-    async def drain(self, conn: Any) -> None:
-        if self.closed:
-            raise ClientDisconnected
-        if self.writing_paused:
-            self.drainer = self.server.loop.create_future()
-            try:
-                await self.drainer
-            finally:
-                self.drainer = None
-
     def _end_chunked(self, conn: Any) -> None:
-        parts = conn.resp_body
-        if parts is not None:
-            self.task = self.server.create_task(self._send_parts(conn, parts))
-            return
-        if self._carries_body(conn) and self.request is not None and self.request.minor:
+        if self.request.minor and self._has_body(conn):
             self.transport.write(LAST_CHUNK)
         self._done(conn)
 
     async def _send_parts(self, conn: Any, parts: Any) -> None:
         """Send the parts that a generator makes, as fast as the client reads."""
         conn._in_worker = False
-        try:
-            self._start_chunked(conn)
-            if not self._carries_body(conn):
-                pass
-            elif hasattr(parts, "__aiter__"):
-                async for part in parts:
-                    await conn.chunk(part)
-            else:
-                await self.in_worker(_send_all, conn, parts)
+        self._start_chunked(conn)
+        if hasattr(parts, "__aiter__"):
+            await _send_async_parts(conn, parts, self._has_body(conn))
+        else:
+            conn._in_worker = True
+            await self.in_worker(_send_parts, conn, parts, self._has_body(conn))
             conn._in_worker = False
-            conn.resp_body = None
-            self._end_chunked(conn)
-        except ClientDisconnected:
-            self._done(conn)
+        self._end_chunked(conn)
+
+
+def _send_parts(conn: Any, parts: Any, has_body: bool) -> None:
+    try:
+        for part in parts if has_body else ():
+            conn.chunk(part)
+    finally:
+        if hasattr(parts, "close"):
+            parts.close()
+
+
+async def _send_async_parts(conn: Any, parts: Any, has_body: bool) -> None:
+    try:
+        if has_body:
+            async for part in parts:
+                await conn.chunk(part)
+    finally:
+        if hasattr(parts, "aclose"):
+            await parts.aclose()
+
+
+def _clean_up(conn: Any) -> None:
+    """Do what was to be done after the response, such as removing uploads."""
+    for clean_up in conn._after:
+        try:
+            clean_up()
         except Exception:
-            logger.exception("the parts of a chunked response ended with an error: %s %s", conn.method, conn.request_path)
-            self.transport.abort()
-            self._done(conn)
-        finally:
-            self.task = None
-        self._next_requests()
-
-
-def _send_all(conn: Any, parts: Iterable[Any]) -> None:
-    conn._in_worker = True
-    for part in parts:
-        conn.chunk(part)
+            logger.exception("cleaning up after %s %s raised an error", conn.method, conn.request_path)
 
 
 _TEXT_PLAIN = ("text/plain; charset=utf-8",)
@@ -9972,6 +10197,10 @@ class _WebSocketWire:
     def stop(self) -> None:
         """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
         self.close(1001, "going away")
+
+    def abort(self) -> None:
+        """Close now."""
+        self.transport.abort()
 
     def timed_out(self) -> None:
         """Nothing has come for too long."""
@@ -10068,6 +10297,8 @@ class Server:
         self.cut_off = 0  # clients that did not keep up with what was sent to them
         self.thread = 0
         self.stopping = False
+        self.has_sendfile = True  # until the loop says that it has none
+        self.read_ahead = _READ_AHEAD + self.limits.line + self.limits.headers  # a head always finds room
         self.now = 0.0
         self.tail = self.tail_close = self.tail_keep_alive = b""
         self.loop: Any = None
@@ -10084,14 +10315,18 @@ class Server:
         self.create_task = _task_maker(self.loop)
         self._sweep()
         self._listener = await self.loop.create_server(
-            lambda: _Connection(self), self.host, self.port, ssl=self.tls, backlog=2048
-        )
+            lambda: _Connection(self), self.host, self.port, backlog=2048, ssl=self.tls,
+            ssl_handshake_timeout=self.timeouts.head if self.tls else None,
+        )  # fmt: skip
         self.port = self._listener.sockets[0].getsockname()[1]
         if self.on_start is not None:
             self.on_start(self)
 
     def _sweep(self) -> None:
-        """Once a second: tell the time, and look for connections that have run out of it."""
+        """Tell the time, and look for connections that have run out of it: once a second, or as often as it takes."""
+        times = self.timeouts
+        pause = min(1, times.head / 4, times.body / 4, times.idle / 4, times.write / 4)
+        self._sweeper = self.loop.call_later(pause, self._sweep)
         self.now = self.loop.time()
         date = f"\r\ndate: {_http_date(time.time())}\r\n"
         self.tail = f"{date}\r\n".encode()
@@ -10100,7 +10335,6 @@ class Server:
         for connection in list(self.connections):
             if connection.deadline < self.now:
                 connection.timed_out()
-        self._sweeper = self.loop.call_later(1, self._sweep)
 
     def check_drained(self) -> None:
         if self._drained is not None and not self.connections and not self._drained.done():
@@ -10123,7 +10357,8 @@ class Server:
         except asyncio.TimeoutError:
             logger.warning("%d requests did not end within %s s", len(self.connections), self.timeouts.shutdown)
         for connection in list(self.connections):
-            connection.transport.abort()
+            connection.abort()
+        await asyncio.sleep(0)  # lets asyncio tell the connections that they are lost
         self._sweeper.cancel()
         self.workers.stop()
 
@@ -10148,7 +10383,9 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 # Sources: Phoenix.Endpoint, Plug.Static, Plug.Logger, Plug.Debugger, Phoenix.Endpoint.RenderErrors;
 # RFC 9110 §13 (conditional requests), §14 (ranges).
 
-__all__ += ["Endpoint", "Static", "Parsers", "method_override", "head_as_get", "RequestLogger", "InvalidPathError", "ConfigError"]
+__all__ += [
+    "Endpoint", "Static", "Parsers", "method_override", "head_as_get", "RequestLogger", "InvalidPathError", "ConfigError",
+]  # fmt: skip
 
 
 class ConfigError(PhoenixError):
@@ -10174,7 +10411,7 @@ def _text_of(error: BaseException) -> str:
 
 def _is_this_machine(host: str) -> bool:
     """Tell whether a host name is one that only this machine, or this network, knows."""
-    return host == "localhost" or host.endswith((".localhost", ".local")) or re.fullmatch(r"[\d.]+|\[.*\]", host) is not None
+    return host == "localhost" or bool(re.fullmatch(r"[\d.]+|\[.*\]|.+\.local(host)?", host))
 
 
 # --- Static files -------------------------------------------------------------------------
@@ -10324,7 +10561,7 @@ def _stat_file(path: str) -> os.stat_result | None:
 
 
 def _accepts_gzip(conn: Any) -> bool:
-    """Tell whether ``Accept-Encoding`` allows gzip; what it says of gzip itself goes before ``*`` (RFC 9110 §12.5.3)."""
+    """Tell whether ``Accept-Encoding`` allows gzip; what it says of gzip goes before ``*`` (RFC 9110 §12.5.3)."""
     given: dict[str, bool] = {}
     for entry in ",".join(conn._req_headers.get("accept-encoding", ())).lower().split(","):
         coding, _, weight = entry.partition(";")
@@ -10654,14 +10891,15 @@ class _Report:
             _Place(each.filename, each.lineno or 1, each.name, _columns_of(each), self._is_ours(each.filename))
             for each in reversed(traceback.extract_tb(error.__traceback__, limit=-_MOST_PLACES))
         ]
-        if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        if isinstance(error, SyntaxError) and error.filename and error.lineno and os.path.isfile(error.filename):
             at = max(error.offset or 1, 1) - 1
             found.insert(0, _Place(error.filename, error.lineno, "", (at, at + 1), self._is_ours(error.filename)))
         return found
 
     def _is_ours(self, file: str) -> bool:
         """Tell whether *file* belongs to the application, rather than to the framework, Python or a library."""
-        if file == debug_page.__code__.co_filename or file.startswith(("<frozen", os.path.dirname(os.__file__) + os.sep)):
+        library = os.path.dirname(os.__file__) + os.sep
+        if file == debug_page.__code__.co_filename or file.startswith(("<frozen", library)):
             return False
         return "site-packages" not in file and "dist-packages" not in file
 
@@ -10685,9 +10923,11 @@ class _Report:
     def _request_info(self) -> list[tuple[str, str]]:
         conn = self.conn
         route = conn.private.get("phoenix_route")
-        rows = [("URI", self.text(self.uri())), ("Query string", self.query()), ("Method", conn.method), ("From", conn.remote_ip)]
+        rows = [("URI", self.text(self.uri())), ("Query string", self.query())]
+        rows += [("Method", conn.method), ("From", conn.remote_ip)]
         if route is not None:
-            rows += [("Route", f"{route.verb} {route.path} {route.label}"), ("Pipelines", ", ".join(route.pipe_through))]
+            rows.append(("Route", f"{route.verb} {route.path} {route.label}"))
+            rows.append(("Pipelines", ", ".join(route.pipe_through)))
         return rows
 
     def uri(self) -> str:
@@ -10698,7 +10938,8 @@ class _Report:
     def query(self) -> str:
         """Return the query as it came, but for secrets."""
         pairs = [pair.partition("=") for pair in self.conn.query_string.split("&")]
-        return self.text("&".join(f"{key}={'[FILTERED]' if self.hides(key) else value}" if equals else key for key, equals, value in pairs))
+        shown = [key + equals + ("[FILTERED]" if value and self.hides(key) else value) for key, equals, value in pairs]
+        return self.text("&".join(shown))
 
     def header(self, name: str, value: str) -> str:
         """Return the value of a request header, unless it is a secret."""
@@ -10708,7 +10949,9 @@ class _Report:
         values = _attempt(read)
         if not isinstance(values, dict):
             return [("", f"cannot be read: {values}")]
-        return [(self.text(str(key)), "[FILTERED]" if self.hides(key) else self.value(item)) for key, item in values.items()]
+        return [
+            (self.text(str(key)), "[FILTERED]" if self.hides(key) else self.value(item)) for key, item in values.items()
+        ]
 
     # The routes, for a request that none of them takes
 
@@ -10780,7 +11023,8 @@ def _report_as_markdown(report: _Report) -> str:
     if report.routes():
         near = report.nearest_route()
         parts += ["## Routes", *([f"The nearest is `{near.verb} {near.path}`."] if near else [])]
-        parts.append(_indented("\n".join(f"{route.verb:7} {route.path}  {route.label}" for route in report.routes()[:_MOST_ROUTES])))
+        lines = [f"{route.verb:7} {route.path}  {route.label}" for route in report.routes()[:_MOST_ROUTES]]
+        parts.append(_indented("\n".join(lines)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -10793,15 +11037,16 @@ def _indented(text: str) -> str:
 
 def _report_as_html(report: _Report) -> str:
     about = f"phoenix.py {__version__}, Python {sys.version.partition(' ')[0]}, {report.endpoint.env}"
+    errors = "".join(_html_error(report, relation, error) for relation, error in report.errors())
+    tables = "".join(_html_table(report, title, rows) for title, rows in report.sections())
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(report, report.title)}</title>'
         '<meta name="viewport" content="width=device-width"><meta name="robots" content="noindex">'
-        f"<style>{_DEBUG_STYLE}</style></head>\n<body>\n"
-        + "".join(_html_error(report, relation, error) for relation, error in report.errors())
-        + f'<section class="request">{"".join(_html_table(report, title, rows) for title, rows in report.sections())}</section>\n'
-        + f"<footer><details><summary>The same as text, to copy</summary><pre>{escape(_report_as_markdown(report))}</pre></details>"
-        f"<p>{escape(about)}. Users see the error view: this page is for <code>debug_errors</code>, which is on in dev.</p></footer>\n"
-        "</body></html>\n"
+        f'<style>{_DEBUG_STYLE}</style></head>\n<body>\n{errors}<section class="request">{tables}</section>\n'
+        "<footer><details><summary>The same as text, to copy</summary>"
+        f"<pre>{escape(_report_as_markdown(report))}</pre></details>"
+        f"<p>{escape(about)}. Users see the error view: this page is for <code>debug_errors</code>, on in dev.</p>"
+        "</footer>\n</body></html>\n"
     )
 
 
@@ -10816,20 +11061,23 @@ def _html_error(report: _Report, relation: str, error: BaseException) -> str:
         head = f"<header><h2><small>{relation}</small> {escape(name)}</h2>"
     else:
         conn = report.conn
+        phrase = _phrase_of(str(report.status))
         head = (
-            f'<header class="first"><p class="status"><b>{report.status}</b> {escape(_phrase_of(str(report.status)))}</p>'
+            f'<header class="first"><p class="status"><b>{report.status}</b> {escape(phrase)}</p>'
             f"<h1>{escape(name)} <small>at {escape(conn.method)} {_html(report, conn.request_path)}</small></h1>"
         )
     head += f'<p class="message">{_html(report, report.message(error))}</p></header>\n'
     snippet = ""
     if isinstance(error, TemplateSyntaxError):
         where = f"{_short_name(error.file)}:{error.line}:{error.column}"
-        snippet = f'<section><h3>{escape(where)}</h3><pre class="snippet">{_html(report, error.snippet)}</pre></section>\n'
+        code = _html(report, error.snippet)
+        snippet = f'<section><h3>{escape(where)}</h3><pre class="snippet">{code}</pre></section>\n'
     routes = "" if relation else _html_routes(report)
     places = _html_places(report, error)
     title = f"{module}.{name}" if module != "builtins" else name
-    trace = f'<section class="trace"><h3>Traceback <small>of {escape(title)}, latest call first</small></h3>{places}</section>\n'
-    return head + snippet + routes + (trace if places else "")
+    heading = f"<h3>Traceback <small>of {escape(title)}, latest call first</small></h3>"
+    trace = f'<section class="trace">{heading}{places}</section>\n' if places else ""
+    return head + snippet + routes + trace
 
 
 def _html_places(report: _Report, error: BaseException) -> str:
@@ -10846,8 +11094,8 @@ def _html_places(report: _Report, error: BaseException) -> str:
         else:
             files = ", ".join(dict.fromkeys(_short_name(place.file) for place in places))
             inside = "".join(_html_place(report, place, "theirs", False) for place in places)
-            count = f"{len(places)} calls in" if len(places) > 1 else "in"
-            written.append(f'<details class="group"><summary>{count} {escape(files)}</summary>{inside}</details>\n')
+            count = f"{len(places)} calls" if len(places) > 1 else "1 call"
+            written.append(f'<details class="group"><summary>{count} in {escape(files)}</summary>{inside}</details>\n')
     return "".join(written)
 
 
@@ -10855,7 +11103,9 @@ def _html_place(report: _Report, place: _Place, kind: str, is_open: bool) -> str
     where = f"{_short_name(place.file)}:{place.line}"
     link = _editor_link(place)
     named = f"<code>{escape(place.function)}</code> " if place.function else ""
-    file = f'<a href="{escape(link)}">{escape(where)}</a>' if link else f'<span title="{escape(place.file)}">{escape(where)}</span>'
+    file = f'<span title="{escape(place.file)}">{escape(where)}</span>'
+    if link is not None:
+        file = f'<a href="{escape(link)}">{file}</a>'
     label = "app" if kind == "ours" else "lib"
     return (
         f'<details class="{kind}"{" open" if is_open else ""}><summary><i>{label}</i> {named}{file}</summary>'
@@ -10885,7 +11135,8 @@ def _html_marked(report: _Report, line: str, columns: tuple[int, int] | None) ->
     start, end = columns or (0, 0)
     if start >= end or line[start:end].strip() == line.strip():
         return _html(report, line)
-    return f"{_html(report, line[:start])}<mark>{_html(report, line[start:end] or ' ')}</mark>{_html(report, line[end:])}"
+    before, marked, after = (_html(report, part) for part in (line[:start], line[start:end] or " ", line[end:]))
+    return f"{before}<mark>{marked}</mark>{after}"
 
 
 def _editor_link(place: _Place) -> str | None:
@@ -10896,8 +11147,13 @@ def _editor_link(place: _Place) -> str | None:
     editor = os.environ.get("PHOENIX_EDITOR") or os.environ.get("PLUG_EDITOR")
     if not editor or not os.path.isfile(place.file):
         return None
-    relative = quote(os.path.relpath(place.file))
-    return editor.replace("__RELATIVEFILE__", relative).replace("__FILE__", quote(place.file)).replace("__LINE__", str(place.line))
+    for name, value in (
+        ("__RELATIVEFILE__", quote(os.path.relpath(place.file))),
+        ("__FILE__", quote(os.path.abspath(place.file))),
+        ("__LINE__", str(place.line)),
+    ):
+        editor = editor.replace(name, value)
+    return editor
 
 
 def _html_routes(report: _Report) -> str:
@@ -10918,8 +11174,10 @@ def _html_routes(report: _Report) -> str:
 
 
 def _html_table(report: _Report, title: str, rows: Sequence[tuple[str, str]]) -> str:
+    if not rows:
+        return f"<details><summary>{title} <small>none</small></summary></details>\n"
     lines = "".join(f"<tr><th>{_html(report, name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows)
-    return f"<details open><summary>{title}</summary>" + (f"<table>{lines}</table>" if rows else "<p>none</p>") + "</details>\n"
+    return f"<details open><summary>{title}</summary><table>{lines}</table></details>\n"
 
 
 _DEBUG_STYLE = """
@@ -10943,21 +11201,24 @@ small { color: var(--dim); font-weight: normal; font-size: .75em } h3 small { fo
 pre { margin: 0; overflow-x: auto } .snippet { padding: .75rem 1.25rem; background: var(--card);
   border: 1px solid var(--line); border-radius: 6px }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 6px; margin: .4rem 0 }
-summary { padding: .4rem .8rem; cursor: pointer; overflow-wrap: anywhere } summary i { display: inline-block; width: 2.2rem;
-  font-style: normal; font-size: 11px; color: var(--dim) }
+summary { padding: .4rem .8rem; cursor: pointer; overflow-wrap: anywhere }
+summary i { display: inline-block; width: 2.2rem; font-style: normal; font-size: 11px; color: var(--dim) }
 .ours > summary i { color: var(--red); font-weight: bold } .ours > summary code { font-weight: bold }
 .group > summary { color: var(--dim) } .group > details { margin: 0; border-width: 1px 0 0; border-radius: 0 }
 a { color: var(--link) } .trace a { text-decoration: none }
 .source { border-top: 1px solid var(--line); padding: .4rem 0; line-height: 1.6 }
 .source span { display: block; padding-right: 1rem; min-width: max-content }
 .source b { color: var(--dim); font-weight: normal; user-select: none; padding: 0 .4rem }
-.failed { background: var(--glow); box-shadow: inset 3px 0 var(--red) } .source .failed b { color: var(--red); font-weight: bold }
+.failed { background: var(--glow); box-shadow: inset 3px 0 var(--red) }
+.source .failed b { color: var(--red); font-weight: bold }
 mark { background: var(--mark); color: inherit; border-radius: 2px }
-table { width: 100%; border-collapse: collapse } th, td { padding: .25rem .8rem; border-top: 1px solid var(--line); text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap } th { font-weight: 600; font-size: 13px }
+table { width: 100%; border-collapse: collapse } th { font-weight: 600; font-size: 13px }
+th, td { padding: .25rem .8rem; border-top: 1px solid var(--line); text-align: left; vertical-align: top;
+  overflow-wrap: anywhere; white-space: pre-wrap }
 .request th { width: 14rem } .request { margin-top: 1.75rem } .request summary { font-weight: 600 }
-.request p, .source + p { margin: 0; padding: .25rem .8rem; color: var(--dim) } .trace p { margin: 0; padding: .25rem .8rem }
-.routes { overflow-x: auto } .routes table { background: var(--card); border: 1px solid var(--line) } .near { background: var(--glow) }
+.trace p { margin: 0; padding: .25rem .8rem; color: var(--dim) }
+.routes { overflow-x: auto } .routes table { background: var(--card); border: 1px solid var(--line) }
+.near { background: var(--glow) }
 footer { margin-top: 1.75rem; color: var(--dim) } footer pre { padding: .8rem; white-space: pre-wrap; user-select: all }
 """
 
@@ -11103,7 +11364,9 @@ def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
 def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in given:
         if key not in known:
-            raise ConfigError(f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}.")
+            raise ConfigError(
+                f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}."
+            )
 
 
 def _log_level(level: Any) -> int:
@@ -11124,10 +11387,12 @@ def _first_with_session(router: Any) -> Any:
 
 
 def _fetches_session(steps: Sequence[_Step]) -> bool:
-    return any(
-        _fetches_session(call._steps) if isinstance(call, Pipeline) else getattr(entry, "name", "").endswith(".fetch_session")
-        for _, call, entry in steps
-    )
+    for _, call, entry in steps:
+        if getattr(entry, "name", "").endswith(".fetch_session"):
+            return True
+        if isinstance(call, Pipeline) and _fetches_session(call._steps):
+            return True
+    return False
 
 
 class _EndpointRecorder(_PlugRecorder):
@@ -11200,13 +11465,15 @@ class Endpoint(metaclass=_Recording):
                 )
             can_be_off = name in _PLUG_OPTIONS and (value is None or value is False)
             if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not can_be_off:
-                raise ConfigError(f"{name}={value!r}: expected a dict{', or False for none' if name in _PLUG_OPTIONS else ''}")
+                off = ", or False for none" if name in _PLUG_OPTIONS else ""
+                raise ConfigError(f"{name}={value!r}: expected a dict{off}")
             if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
                 raise ConfigError(f"{name}={value!r}: expected a list")
         for kind, status in given.get("error_statuses", {}).items():
             if not (isinstance(kind, type) and issubclass(kind, BaseException)) or _error_status(status) is None:
                 raise ConfigError(
-                    f"error_statuses={{{kind!r}: {status!r}}}: expected a class of exceptions, and a status from 400 to 599"
+                    f"error_statuses={{{kind!r}: {status!r}}}:"
+                    " expected a class of exceptions, and a status from 400 to 599"
                 )
         view = given.get("render_errors")
         if view is not None and not issubclass(view if isinstance(view, type) else type(view), View):
@@ -11370,8 +11637,10 @@ class Endpoint(metaclass=_Recording):
 
     def _failed(self, conn: Any, error: BaseException) -> Any:
         """Answer a request whose plugs raised. Returns the conn with its response, or a coroutine that will."""
-        if "phoenix_raise_errors" in conn.private or _ends_more_than_a_request(error):
+        if _ends_more_than_a_request(error):
             raise error
+        if "phoenix_on_error" in conn.private:
+            conn.private["phoenix_on_error"](conn, error)  # a test takes note of it, or raises it
         status = _status_of(error, self._error_statuses)
         self._log_error(conn, error, status)
         if conn.state in ("sent", "file") or conn.state == "chunked" and conn.resp_body is not None:
@@ -11412,7 +11681,8 @@ class Endpoint(metaclass=_Recording):
         if self.reloads_templates:
             type(_view_instance(view)).refresh()
         format = self._error_format(conn)
-        assigns = {**conn.assigns, "conn": conn, "kind": "error", "reason": error, "stack": error.__traceback__, "status": status}
+        about = {"kind": "error", "reason": error, "stack": error.__traceback__, "status": status}
+        assigns = {**conn.assigns, "conn": conn, **about}
         found = _render_if_there(view, f"{status}.{format}", assigns)
         if found is None and status >= 500:
             found = _render_if_there(view, f"500.{format}", assigns)
@@ -11457,9 +11727,9 @@ class Endpoint(metaclass=_Recording):
 
     # --- Tests ----------------------------------------------------------------------------
 
-    def test(self, *, raise_errors: bool = False, csrf: bool = False) -> TestClient:
+    def test(self, *, raise_errors: bool = False, csrf: bool = False, timeout: float = 10) -> TestClient:
         """Return a client that calls this app in this process: ``app.test().get("/users")``."""
-        return TestClient(self, raise_errors=raise_errors, csrf=csrf)
+        return TestClient(self, raise_errors=raise_errors, csrf=csrf, timeout=timeout)
 
     # --- Serving --------------------------------------------------------------------------
 
@@ -11486,44 +11756,59 @@ class Endpoint(metaclass=_Recording):
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until SIGINT or SIGTERM; then let open requests end, and return."""
-        _set_up_logging(self.env)
         self.server = self.make_server(host, port)
-        try:
-            _run_loop(self._serve(self.server))
-        except KeyboardInterrupt:
-            pass
-
-    async def _serve(self, server: Server) -> None:
-        import asyncio
-        import errno
-        import signal
-
-        try:
-            await server.start()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                sys.exit(f"Port {server.port} is already in use: stop what runs there, or set another, as in PORT=4001")
-            sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
-        host = "localhost" if server.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else server.host
-        print(f"Running {getattr(self.router, '__name__', 'app')} on http://{host}:{server.port} ({self.env}), Ctrl-C stops", flush=True)
-        stop = asyncio.Event()
-        self._children.on_give_up = stop.set
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, stop.set)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-                pass
-        await stop.wait()
-        await server.stop()
-        if self._children.gave_up:
-            sys.exit(1)
+        _serve_all([self])
 
 
-def _run_loop(main: Any) -> None:
+def _serve_all(endpoints: Sequence[Endpoint]) -> None:
+    """Serve endpoints whose servers are made, as ``Endpoint.run`` does."""
     import asyncio
 
-    asyncio.run(main)
+    _set_up_logging(endpoints[0].env)
+    try:
+        asyncio.run(_serve_until_stopped(endpoints))
+    except KeyboardInterrupt:
+        pass
+
+
+async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
+    import asyncio
+    import signal
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+            pass
+    started = []
+    try:
+        for endpoint in endpoints:
+            started.append(await _start_server(endpoint))
+            endpoint._children.on_give_up = stop.set
+        await stop.wait()
+    finally:
+        await asyncio.gather(*(server.stop() for server in started))
+    if any(endpoint._children.gave_up for endpoint in endpoints):
+        sys.exit(1)
+
+
+async def _start_server(endpoint: Endpoint) -> Server:
+    """Start the server of *endpoint* and say where it is; exit with what is wrong if it cannot be there."""
+    import errno
+
+    server = endpoint.server or endpoint.make_server()
+    try:
+        await server.start()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            sys.exit(f"Port {server.port} is already in use: stop what runs there, or set another, as in PORT=4001")
+        sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
+    host = "localhost" if server.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else server.host
+    name = getattr(endpoint.router, "__name__", "app")
+    print(f"Running {name} on http://{host}:{server.port} ({endpoint.env}), Ctrl-C stops", flush=True)
+    return server
 
 
 def _set_up_logging(env: str) -> None:
@@ -11554,18 +11839,195 @@ def _raw_forwards(router: Any) -> tuple[str, ...]:
 # 16. Testing                                                    depends on: all that is above
 # ==========================================================================================
 #
-# A test needs no server: `app.test()` gives a client that calls the endpoint in this process and
-# keeps cookies as a browser does. What it returns is the conn, as it was when it was answered.
+# A test needs no server. `app.test()` gives a client that calls the endpoint in this process and
+# keeps cookies as a browser does; what it returns is the conn, as it was when it was answered.
+# A plug, or a pipeline of them, is tested alone: `build_conn` makes a conn as a request would,
+# and `run_plug` hands it over.
 #
-# Source: Phoenix.ConnTest.
+# Plain functions run in the test's own thread. An `async def` runs on a loop that the client keeps
+# from request to request, and no request takes longer than the client's `timeout`: a test can
+# fail, but not hang.
+#
+# Source: Phoenix.ConnTest, Plug.Test.
 
-__all__ += ["TestClient"]
+__all__ += ["TestClient", "build_conn", "run_plug"]
 
 
-class _MemoryAdapter(Adapter):
-    """The far side of a conn in a test: plain functions run in this thread, chunks are kept."""
+def build_conn(
+    method: str = "GET",
+    path: str = "/",
+    params: Mapping[str, Any] | None = None,
+    *,
+    json: Any = None,
+    files: Mapping[str, Upload | Sequence[Upload]] | None = None,
+    body: bytes | str | None = None,
+    headers: Mapping[str, str] | None = None,
+    session: Mapping[str, Any] | None = None,
+    host: str = "localhost",
+    scheme: str = "http",
+    remote_ip: str = "127.0.0.1",
+    endpoint: Any = None,
+) -> Conn:
+    """Make a conn as a request would: ``build_conn("POST", "/users", {"user": {"name": "Ann"}})``.
 
-    __slots__ = ()
+    *path* may hold a query, or be a URL. *params* are sent as a form, or as the query of a GET or HEAD; *json* as JSON;
+    *files*, a name of a field -> ``Upload``, in a multipart form; *body* as it is. Bodies have yet to be parsed, which
+    ``Parsers()`` does. With *session* (``{"user_id": 7}``) the session is fetched already and holds these values.
+
+    Raises ``ArgumentError`` for several bodies, and for a *body* whose type no header tells.
+    """
+    if "://" in path:
+        scheme, _, rest = path.partition("://")
+        host, slash, path = rest.partition("/")
+        path = slash + path or "/"
+    path, _, query = path.partition("?")
+    name, _, number = host.partition(":")
+    fields = {"host": [host]}
+    fields.update((_header_name(field), [_header_value(field, value)]) for field, value in (headers or {}).items())
+    if params and method in ("GET", "HEAD"):
+        query = "&".join(part for part in (query, encode_query(params)) if part)
+        params = None
+    if sum(given is not None for given in (files or params, json, body)) > 1:
+        raise ArgumentError("a request has one body: give one of params (with files), json and body")
+    content_type, data = _request_body(params, json, files, body)
+    if body is not None and "content-type" not in fields:
+        raise ArgumentError(
+            "a content-type header is required when setting a binary body in a test connection:\n"
+            'headers={"content-type": "text/plain"}'
+        )
+    if content_type:
+        fields.setdefault("content-type", [content_type])
+    if data or method in ("POST", "PUT", "PATCH"):
+        fields.setdefault("content-length", [str(len(data))])
+    port = int(number) if number else 443 if scheme == "https" else 80
+    place = quote(path, safe="/%!$&'()*+,;=:@~"), query
+    conn = Conn(method, *place, fields, scheme, name, port, remote_ip, Adapter(data), endpoint)
+    conn._in_worker = True  # this thread is as good as a worker's: plain functions need not go elsewhere
+    if session is not None:
+        conn._session_store = Session(secret="of a test, which nobody else needs to know, and 64 bytes long " * 2)
+        conn.fetch_session()._session = dict(session)
+    return conn
+
+
+def _request_body(
+    params: Mapping[str, Any] | None, json: Any, files: Mapping[str, Upload | Sequence[Upload]] | None, body: bytes | str | None
+) -> tuple[str, bytes]:
+    """Return content type and bytes of a request's body; each of them may be empty."""
+    if files:
+        return _multipart_body(params or {}, files)
+    if json is not None:
+        return "application/json", encode_json(json).encode()
+    if params is not None:
+        return "application/x-www-form-urlencoded", encode_query(params).encode()
+    return "", body.encode() if isinstance(body, str) else body or b""
+
+
+def _multipart_body(params: Mapping[str, Any], files: Mapping[str, Upload | Sequence[Upload]]) -> tuple[str, bytes]:
+    """Write a form with files as a browser does (RFC 7578)."""
+    boundary = "----phoenix" + os.urandom(12).hex()
+    written: list[bytes] = []
+
+    def write(head: str, content: bytes) -> None:
+        written.append(f"--{boundary}\r\ncontent-disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n")
+
+    for pair in _encode_pairs("", params):
+        name, _, value = (unquote_to_bytes(part.replace("+", " ")) for part in pair.partition("="))
+        write(f'name="{_quoted_name(name.decode())}"', value)
+    for field, given in files.items():
+        for upload in [given] if isinstance(given, Upload) else given:
+            name, filename = _quoted_name(field), _quoted_name(upload.filename)
+            upload.file.seek(0)
+            write(f'name="{name}"; filename="{filename}"\r\ncontent-type: {upload.content_type}', upload.file.read())
+    return f"multipart/form-data; boundary={boundary}", b"".join(written) + f"--{boundary}--\r\n".encode()
+
+
+def _quoted_name(name: str) -> str:
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def run_plug(conn: Any, target: Any, /, *arguments: Any, **options: Any) -> Any:
+    """Run a plug as ``plug(target, ...)`` would, and return the conn::
+
+        conn = run_plug(build_conn("GET", "/", {"locale": "fr"}), locale, default="en")
+        assert conn.assigns["locale"] == "fr"
+
+    *target* may be anything that can be plugged, a ``Pipeline`` among them. Raises what the plug raises.
+    """
+    return _TestLoop().finish(run_steps(conn, _steps([PlugEntry(target, arguments, options, _caller())])))
+
+
+class _TestLoop:
+    """Runs what has to wait, on an event loop that is made for the first and kept for those that follow."""
+
+    def __init__(self, timeout: float = 10) -> None:
+        self.timeout = timeout  # seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def finish(self, result: Any) -> Any:
+        """Return the conn that *result* is, or is going to be, with all chunks of its response."""
+        conn = result if isinstance(result, BaseConn) else self.wait(result)
+        parts = conn.resp_body if conn.state == "chunked" else None
+        if hasattr(parts, "__aiter__"):
+            self.wait(_take_chunks(conn, parts))
+        elif parts is not None:
+            for part in parts:
+                conn.chunk(part)
+        return conn
+
+    def wait(self, awaitable: Any) -> Any:
+        import asyncio
+
+        if self._loop is None:
+            import weakref
+
+            self._loop = asyncio.new_event_loop()
+            weakref.finalize(self, _close_loop, self._loop)
+        if asyncio._get_running_loop() is None:
+            return self._run(self._loop, awaitable)
+        return _in_thread(self._run, self._loop, awaitable)  # the test is an `async def` itself
+
+    def _run(self, loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
+        import asyncio
+
+        async def bounded() -> Any:
+            task = asyncio.ensure_future(awaitable)
+            done, _ = await asyncio.wait([task], timeout=self.timeout)
+            if done:
+                return task.result()
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
+            raise AssertionError(f"it did not end within {self.timeout:g} seconds; app.test(timeout=...) would wait longer")
+
+        return loop.run_until_complete(bounded())
+
+
+async def _take_chunks(conn: Any, parts: AsyncIterable[str | bytes]) -> None:
+    async for part in parts:
+        conn.chunk(part)
+
+
+def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call something in a thread of its own and wait for it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call, *arguments).result()
+
+
+def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End what still runs on *loop*, and close it."""
+    import asyncio
+
+    def close() -> None:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks, timeout=1) if tasks else asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    if not loop.is_closed():
+        close() if asyncio._get_running_loop() is None else _in_thread(close)
 
 
 class TestClient:
@@ -11573,85 +12035,75 @@ class TestClient:
 
         client = app.test()
         conn = client.get("/users/7")
-        assert conn.status == 200 and "Ann" in client.html_response(conn)
+        assert "Ann" in client.html_response(conn)
 
-    Each verb returns the ``Conn`` with its response; cookies are kept for the next request. Errors become pages, as
-    for a real client; ``app.test(raise_errors=True)`` raises them instead.
+    Each verb returns the ``Conn`` with its response. ``client.cookies`` keeps what responses set, ``client.headers`` are
+    sent with every request. Errors become pages, as for a real client; ``app.test(raise_errors=True)`` raises them
+    instead. Forms need no CSRF token unless ``app.test(csrf=True)``.
     """
 
     __test__ = False  # pytest: this is no test case
 
-    def __init__(self, endpoint: Endpoint, *, raise_errors: bool = False, csrf: bool = False) -> None:
+    def __init__(self, endpoint: Endpoint, *, raise_errors: bool = False, csrf: bool = False, timeout: float = 10) -> None:
         self.endpoint = endpoint
         self.raise_errors = raise_errors
         self.csrf = csrf
         self.cookies: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
+        self._loop = _TestLoop(timeout)
+
+    # --- Requests -------------------------------------------------------------------------
 
     def request(
         self,
         method: str,
         path: str,
-        *,
         params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        body: bytes | str | None = None,
+        *,
         headers: Mapping[str, str] | None = None,
-        host: str = "localhost",
-        scheme: str = "http",
+        **options: Any,
     ) -> Conn:
-        """Send a request and return its conn. *params* are sent as a form, or as the query of a GET."""
-        fields = {name.lower(): [value] for name, value in (headers or {}).items()}
-        path, _, query = path.partition("?")
-        data = body.encode() if isinstance(body, str) else body or b""
-        if json is not None:
-            fields.setdefault("content-type", ["application/json"])
-            data = encode_json(json).encode()
-        elif params and method in ("GET", "HEAD"):
-            query = "&".join(part for part in (query, encode_query(params)) if part)
-        elif params is not None:
-            fields.setdefault("content-type", ["application/x-www-form-urlencoded"])
-            data = encode_query(params).encode()
-        elif body is not None and "content-type" not in fields:
-            raise ArgumentError("a body of bytes needs a header: headers={\"content-type\": \"text/plain\"}")
-        if data:
-            fields.setdefault("content-length", [str(len(data))])
+        """Send a request and return its conn. The options are those of ``build_conn``."""
+        given = {name.lower(): value for name, value in {**self.headers, **(headers or {})}.items()}
         if self.cookies:
-            fields.setdefault("cookie", ["; ".join(f"{name}={value}" for name, value in self.cookies.items())])
-        conn = Conn(
-            method, quote(path, safe="/%!$&'()*+,;=:@~"), query, fields, scheme, host, 443 if scheme == "https" else 80,
-            "127.0.0.1", _MemoryAdapter(data), self.endpoint,
-        )  # fmt: skip
+            given.setdefault("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        conn = build_conn(method, path, params, headers=given, endpoint=self.endpoint, **options)
         if not self.csrf:
             conn.private["plug_skip_csrf_protection"] = True
-        if self.raise_errors:
-            conn.private["phoenix_raise_errors"] = True
-        conn = _finish(self.endpoint.dispatch(conn))
+        conn.private["phoenix_on_error"] = self._note_error
+        try:
+            conn = self._loop.finish(self.endpoint.dispatch(conn))
+        finally:
+            for clean_up in conn._after or ():
+                clean_up()
+        if method == "HEAD" and conn.state == "sent":
+            conn.resp_body = b""
         self._keep_cookies(conn)
         return conn
 
-    def get(self, path: str, **options: Any) -> Conn:
-        """Send a GET; options are those of ``request``."""
-        return self.request("GET", path, **options)
+    def get(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
+        """Send a GET; *params* become its query. Options are those of ``build_conn``."""
+        return self.request("GET", path, params, **options)
 
-    def head(self, path: str, **options: Any) -> Conn:
+    def head(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
         """Send a HEAD."""
-        return self.request("HEAD", path, **options)
+        return self.request("HEAD", path, params, **options)
 
     def post(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a POST."""
-        return self.request("POST", path, params=params, **options)
+        """Send a POST: ``client.post("/users", {"user": {"name": "Ann"}})``, or ``json=...``, or with ``files=...``."""
+        return self.request("POST", path, params, **options)
 
     def put(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
         """Send a PUT."""
-        return self.request("PUT", path, params=params, **options)
+        return self.request("PUT", path, params, **options)
 
     def patch(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
         """Send a PATCH."""
-        return self.request("PATCH", path, params=params, **options)
+        return self.request("PATCH", path, params, **options)
 
     def delete(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
         """Send a DELETE."""
-        return self.request("DELETE", path, params=params, **options)
+        return self.request("DELETE", path, params, **options)
 
     def options(self, path: str, **options: Any) -> Conn:
         """Send an OPTIONS."""
@@ -11664,20 +12116,55 @@ class TestClient:
             else:
                 self.cookies[name] = value
 
+    def _note_error(self, conn: Conn, error: Exception) -> None:
+        """Called by the endpoint when a plug has raised."""
+        if self.raise_errors:
+            raise error
+        conn.private["phoenix_error"] = error
+
+    def recycle(self, conn: Conn, *names: str) -> TestClient:
+        """Send these headers of *conn*'s request with the requests that follow.
+
+        Unless named they are ``accept``, ``accept-language`` and ``authorization``. Cookies are kept anyway.
+        """
+        for name in names or ("accept", "accept-language", "authorization"):
+            if conn.get_req_header(name):
+                self.headers[name.lower()] = conn.get_req_header(name)[0]
+        return self
+
+    def put_session(self, **values: Any) -> TestClient:
+        """Put values into the session of this client: ``client.put_session(user_id=7)`` is a user who has logged in.
+
+        Raises ``ArgumentError`` when the endpoint keeps no sessions.
+        """
+        store = next((call for _, call, _ in self.endpoint._steps if isinstance(call, Session)), None)
+        if store is None:
+            raise ArgumentError(f"{self.endpoint!r} has no plug Session, where values could be put")
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        conn = build_conn(headers={"cookie": cookies}, endpoint=self.endpoint)
+        store.save(conn, {**store.load(conn)[0], **values})
+        self._keep_cookies(conn)
+        return self
+
+    # --- Responses ------------------------------------------------------------------------
+
     def response(self, conn: Conn, status: int | str = 200) -> str:
         """Return the body as text. Raises ``AssertionError`` when the status is another."""
-        wanted, body = status_code(status), response_body(conn).decode()
+        wanted, body = status_code(status), response_body(conn).decode(errors="replace")
         if conn.status != wanted:
-            raise AssertionError(f"expected response with status {wanted}, got: {conn.status}, with body:\n{body}")
+            error = conn.private.get("phoenix_error")
+            why = f"\nThe app raised {type(error).__name__}: {error}" if error else ""
+            raise AssertionError(f"expected response with status {wanted}, got: {conn.status}, with body:\n{body}{why}")
         return body
 
-    def _typed(self, conn: Conn, status: int | str, kind: str) -> str:
+    def _typed(self, conn: Conn, status: int | str, format: str) -> str:
         body = self.response(conn, status)
         content_type = (conn.get_resp_header("content-type") or [""])[0]
         if not content_type:
-            raise AssertionError(f"no content-type was set, expected a {kind} response")
-        if kind not in MIME.extensions(content_type):
-            raise AssertionError(f"expected content-type for {kind}, got: {content_type!r}")
+            raise AssertionError(f"no content-type was set, expected a {format} response")
+        essence = content_type.partition(";")[0].strip()
+        if format not in MIME.extensions(essence) and not essence.endswith("+" + format):
+            raise AssertionError(f"expected content-type for {format}, got: {content_type!r}")
         return body
 
     def html_response(self, conn: Conn, status: int | str = 200) -> str:
@@ -11686,17 +12173,48 @@ class TestClient:
 
     def text_response(self, conn: Conn, status: int | str = 200) -> str:
         """Return the body of a plain text response."""
-        return self._typed(conn, status, "txt")
+        return self._typed(conn, status, "text")
 
     def json_response(self, conn: Conn, status: int | str = 200) -> Any:
-        """Return the decoded body of a JSON response."""
+        """Return the decoded body of a JSON response, which may be of a type such as ``application/vnd.api+json``."""
         return jsonlib.loads(self._typed(conn, status, "json"))
 
     def redirected_to(self, conn: Conn, status: int | str = 302) -> str:
         """Return where the response redirects to."""
         if conn.status != status_code(status):
             raise AssertionError(f"expected redirection with status {status_code(status)}, got: {conn.status}")
-        return conn.get_resp_header("location")[0]
+        location = conn.get_resp_header("location")
+        if not location:
+            raise AssertionError("no location header was set on the redirection")
+        return location[0]
+
+    def redirected_params(self, conn: Conn, status: int | str = 302) -> dict[str, Any]:
+        """Return the params of the route that the response redirects to: ``{"id": "7"}`` for ``/users/7``."""
+        location = self.redirected_to(conn, status)
+        path, _, query = location.partition("#")[0].removeprefix(self.endpoint.url()).partition("?")
+        found = self.endpoint.router.route_info("GET", path.removeprefix(self.endpoint.path_prefix))
+        if found is None:
+            raise AssertionError(f"the response redirects to {location}, and {self.endpoint!r} has no route for that")
+        return {**decode_query(query), **found["path_params"]}
+
+    def assert_error_sent(self, status: int | str, call: Callable[..., Conn], *arguments: Any, **options: Any) -> Conn:
+        """Check that the app raised an error, and answered it with a page of this status; return the conn::
+
+            conn = client.assert_error_sent(404, client.get, "/users/unknown")
+            assert conn.private["phoenix_error"].args == ("unknown",)
+        """
+        raises, self.raise_errors = self.raise_errors, False
+        try:
+            conn = call(*arguments, **options)
+        finally:
+            self.raise_errors = raises
+        wanted = status_code(status)
+        if "phoenix_error" not in conn.private:
+            raise AssertionError(
+                f"expected error to be sent as {wanted} status, but response sent {conn.status} without error"
+            )
+        self.response(conn, wanted)
+        return conn
 
 
 def response_body(conn: BaseConn) -> bytes:
@@ -11706,39 +12224,857 @@ def response_body(conn: BaseConn) -> bytes:
         with open(body.path, "rb") as stream:
             stream.seek(body.offset)
             return stream.read(body.length)
-    if conn.state == "chunked":
+    if conn.state in ("chunked", "broken"):
         return b"".join(conn.adapter.chunks)
     return body.encode() if isinstance(body, str) else body or b""
 
-
-def _finish(result: Any) -> Any:
-    """Run what is left of a request to its end, on a loop of its own if it has to wait."""
-    if not isinstance(result, BaseConn):
-        import asyncio
-
-        result = asyncio.run(_completed(result))
-    elif result.state == "chunked" and result.resp_body is not None:
-        import asyncio
-
-        asyncio.run(_collect(result))
-    for clean_up in result._after or ():
-        clean_up()
-    return result
-
-
-async def _completed(rest: Any) -> Any:
-    conn = await rest
-    if conn.state == "chunked" and conn.resp_body is not None:
-        await _collect(conn)
-    return conn
+# ==========================================================================================
+# 17. Command line                                               depends on: all that is above
+# ==========================================================================================
+#
+# `python phoenix.py server app:app`. A command finds an app by the name of its module, which is
+# looked for in the working directory first, and does one thing with it. What goes wrong is
+# answered in one or two sentences with the line to type instead: exit code 2 when the line was
+# wrong, 1 when the app was.
+#
+# Behind the commands stand the files that `new` writes, as they are written, and last of all the
+# lines by which this file, run as a script, hands over to the module that apps import.
+#
+# Source: the Mix tasks phoenix.new, phoenix.routes and phoenix.server.
 
 
-async def _collect(conn: Any) -> None:
-    """Take the parts of a generator as a client would."""
-    parts = conn.resp_body
-    if hasattr(parts, "__aiter__"):
-        async for part in parts:
-            conn.chunk(part)
+class _Refused(Exception):
+    """A command cannot do what it was asked to; *line* is what to type instead."""
+
+    def __init__(self, message: str, line: str = "", code: int = 2) -> None:
+        super().__init__(message)
+        self.line, self.code = line, code
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run a command, ``main(["routes", "app:Router"])``, by default that of the command line. Return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run_command(words)
+    except _Refused as refused:
+        print(_coloured("31", "phoenix:", sys.stderr), refused, file=sys.stderr)
+        if refused.line:
+            print(f"\n    {_program()} {refused.line}\n", file=sys.stderr)
+        return refused.code
+    except BrokenPipeError:  # as in `phoenix routes | head`: there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run_command(words: list[str]) -> int | None:
+    parser, commands = _command_parser()
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    if not words[0].startswith("-") and words[0] not in commands:
+        raise _unknown_command(words, commands)
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        known = commands[words[0]]._option_string_actions if words[0] in commands else ()
+        raise _Refused(f"unknown argument {rest[0]!r}.{_did_you_mean(rest[0], known)} Expected a line such as:", options.line)
+    return options.run(options)  # type: ignore[no-any-return]
+
+
+_OTHER_WORDS = {"run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new", "startproject": "new"}
+
+
+def _unknown_command(words: list[str], names: Iterable[str]) -> _Refused:
+    word = words[0].removeprefix("phoenix.").removeprefix("phx.")  # as the Mix tasks are called
+    if word.startswith("gen."):
+        return _Refused(f"unknown command {words[0]!r}.", "gen secret")
+    wanted = word if word in names else _OTHER_WORDS.get(word)
+    if wanted is None:
+        import difflib
+
+        near = difflib.get_close_matches(word, list(names), n=1)
+        wanted = near[0] if near else None
+    if wanted is None:
+        return _Refused(f"unknown command {words[0]!r}. To list the commands type:", "--help")
+    return _Refused(f"unknown command {words[0]!r}. Did you mean {wanted!r}?", " ".join([wanted, *words[1:]]))
+
+
+def _command_parser() -> tuple[Any, Mapping[str, Any]]:
+    """Return the parser of command lines, and those of the commands by name."""
+    import argparse  # slow to import, and an app that is served otherwise never needs it
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise _Refused(f"{message}. Expected a line such as:", self.get_default("line") or "--help")
+
+    parser = Parser(prog=_program(), allow_abbrev=False, description="Phoenix, the web framework in one file.")
+    parser.add_argument("--version", action="version", version=f"phoenix {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
+
+    def command(run: Callable[[Any], int | None], line: str, help: str, **settings: Any) -> Any:
+        found = commands.add_parser(line.split()[0], help=help, description=f"{help}.", allow_abbrev=False, **settings)
+        found.set_defaults(run=run, line=line)
+        return found
+
+    new = command(_new, "new my_app", "Create an app, or bring an existing one up to date")
+    new.add_argument("name", help="name of the app, such as my_app")
+    new.add_argument("path", nargs="?", help="folder for it, by default one of that name here")
+    new.add_argument("--one-file", action="store_true", help="write all of the app into a single app.py")
+    new.add_argument("--force", action="store_true", help="replace files that are there and differ")
+
+    server = command(_server, "server app:app --port 4000", "Start the server", aliases=["start"])
+    server.add_argument("apps", nargs="*", metavar="APP", default=["app"], help=f"{_APP_HELP}; app unless given")
+    server.add_argument("--host", help="address to listen on: 0.0.0.0 for all; 127.0.0.1 unless the app says otherwise")
+    server.add_argument("--port", type=int, help="port to listen on; of several apps each takes the next")
+
+    routes = command(_routes, "routes app:Router", "Print the routes")
+    routes.add_argument("app", nargs="?", metavar="APP", default="app", help=f"{_APP_HELP}; app unless given")
+
+    gen = command(_gen, "gen secret", "Generate a secret for sessions and tokens")
+    gen.add_argument("what", choices=["secret"], help="a value for SECRET_KEY_BASE")
+
+    js = command(_js, "js", "Write phoenix.js, the browser client of channels")
+    js.add_argument("path", nargs="?", default="priv/static/js/phoenix.js", help="file or folder; %(default)s unless given")
+    js.add_argument("--force", action="store_true", help="replace a file that is there and differs")
+    return parser, commands.choices
+
+
+_APP_HELP = "a router or endpoint, such as app:Router, or the module that holds one"
+
+
+def _program() -> str:
+    """Return how this program was called, as one would type it again: ``python phoenix.py``."""
+    python = os.path.basename(sys.executable or "python").removesuffix(".exe")
+    started = sys.modules["__main__"]
+    if not _same_file(getattr(started, "__file__", None), __file__):
+        return "phoenix" if os.path.basename(sys.argv[0]).startswith("phoenix") else f"{python} -m {__name__}"
+    spec = started.__spec__
+    return f"{python} {sys.argv[0]}" if spec is None else f"{python} -m {spec.name}"
+
+
+def _same_file(one: str | None, other: str) -> bool:
+    return one is not None and os.path.realpath(one) == os.path.realpath(other)
+
+
+def _coloured(code: str, text: str, stream: Any) -> str:
+    """Return *text* in a colour (ECMA-48 §8.3.117) if *stream* is a terminal that shows it."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or os.name == "nt" or not stream.isatty()
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+
+
+# --- Finding the app ----------------------------------------------------------------------
+#
+# Routers and endpoints are told by their methods and not by their class: an app may stand on its
+# own copy of this file, in its package, while another one runs the command.
+
+
+def _is_endpoint(value: Any) -> bool:
+    return hasattr(type(value), "make_server")
+
+
+def _is_router(value: Any) -> bool:
+    return issubclass(type(value), type) and hasattr(value, "route_info") and "route_info" not in vars(value)
+
+
+def _load(target: str, command: str) -> tuple[types.ModuleType, Any]:
+    """Return the module of a target such as ``app`` or ``app:Router``, and the value it names, or ``None``.
+
+    Raises ``_Refused``; for a module that raises when it is imported, after its traceback.
+    """
+    name, colon, attribute = target.partition(":")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        module = re.sub(r"[\\/]+", ".", os.path.normpath(name).removesuffix(".py")).strip(".")
+        raise _Refused(f"{name} is a file, expected the name of its module:", f"{command} {module}{colon}{attribute}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _Refused(f"{name!r} is not the name of a module, expected one as in:", f"{command} app")
+    value = module = _import_app(name, command, colon + attribute)
+    for part in attribute.split(".") if attribute else ():
+        if not hasattr(value, part):
+            known = [each for each, found in vars(module).items() if _is_endpoint(found) or _is_router(found)]
+            raise _Refused(f"{name} has no {attribute!r}.{_did_you_mean(attribute, known)}", _proposal(command, name, known))
+        value = getattr(value, part)
+    return module, value if attribute else None
+
+
+def _import_app(name: str, command: str, rest: str) -> types.ModuleType:
+    from importlib import import_module
+
+    here = os.getcwd()
+    if sys.path[:1] != [here]:
+        sys.path.insert(0, here)
+    try:
+        return import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise _no_module(name, command, rest) from None
+        _print_short_traceback(error)
+        raise _Refused(f"{name} could not be imported.", code=1) from None
+
+
+def _no_module(name: str, command: str, rest: str) -> _Refused:
+    """Answer the name of a module that is not there, with one that is."""
+    import difflib
+
+    files = [file for file in sorted(os.listdir()) if file.endswith(".py") and not _same_file(file, __file__)]
+    near = difflib.get_close_matches(name, [file.removesuffix(".py") for file in files], n=1)
+    if near:
+        return _Refused(f"there is no module {name!r} in {os.getcwd()}. Did you mean {near[0]!r}?", f"{command} {near[0]}{rest}")
+    for file in files:
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            if "Endpoint(" in stream.read():
+                return _Refused(f"there is no module {name!r} in {os.getcwd()}, but there is:", f"{command} {file[:-3]}")
+    return _Refused(f"there is no module {name!r} in {os.getcwd()}, nor another app. To make one type:", "new my_app")
+
+
+def _print_short_traceback(error: Exception) -> None:
+    """Print where the app failed, without the way by which it was imported."""
+    import traceback
+
+    found = traceback.TracebackException.from_exception(error)
+    own = [frame for frame in found.stack if not frame.filename.startswith("<frozen ")]
+    while own and _same_file(own[0].filename, __file__):
+        del own[0]
+    while own and isinstance(error, PhoenixError) and _same_file(own[-1].filename, __file__):
+        del own[-1]  # the message tells what is wrong with the app, and this is not where
+    found.stack = traceback.StackSummary.from_list(own)
+    print("".join(found.format()), end="", file=sys.stderr)
+
+
+def _found_in(module: types.ModuleType, test: Callable[[Any], bool]) -> list[Any]:
+    """Return the values of a module's names that pass *test*, each once."""
+    return list({id(value): value for value in vars(module).values() if test(value)}.values())
+
+
+def _proposal(command: str, name: str, known: Sequence[str]) -> str:
+    return f"{command} {name}:{known[-1]}" if known else f"{command} {name}"
+
+
+def _routers_of(target: str) -> list[Any]:
+    """Return the routers that a target names: it, that of an endpoint, or those of a module."""
+    module, value = _load(target, "routes")
+    if value is not None:
+        router = value.router if _is_endpoint(value) else value
+        if not _is_router(router):
+            raise _Refused(f"{target} is {value!r}, expected a router or an endpoint.", f"routes {module.__name__}")
+        return [router]
+    endpoints = _found_in(module, _is_endpoint)
+    routers = [endpoint.router for endpoint in endpoints if _is_router(endpoint.router)] or _found_in(module, _is_router)
+    if not routers:
+        raise _Refused(f"{target} has no router and no endpoint. The module that has one is the one to name:", "routes app:Router")
+    return list(dict.fromkeys(routers))
+
+
+def _endpoints_of(target: str, command: str) -> list[Any]:
+    """Return the endpoints that a target names: it, the one of a router, or all of a module."""
+    module, value = _load(target, command)
+    endpoints = _found_in(module, _is_endpoint)
+    if _is_endpoint(value):
+        return [value]
+    if _is_router(value):
+        return [endpoint for endpoint in endpoints if endpoint.router is value] or [Endpoint(value)]
+    if value is not None:
+        raise _Refused(f"{target} is {value!r}, expected an endpoint or a router.", f"{command} {module.__name__}")
+    if not endpoints:
+        routers = [name for name, found in vars(module).items() if _is_router(found)]
+        raise _Refused(
+            f"{target} has no endpoint: write `app = phoenix.Endpoint(Router)`" + (", or type:" if routers else "."),
+            _proposal(command, module.__name__, routers) if routers else "",
+        )
+    return endpoints
+
+
+# --- Commands -----------------------------------------------------------------------------
+
+
+def _server(options: Any) -> None:
+    endpoints = list(dict.fromkeys(each for target in options.apps for each in _endpoints_of(target, "server")))
+    if options.port is not None and not 0 <= options.port <= 65535 - len(endpoints):
+        raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"server {' '.join(options.apps)} --port 4000")
+    ports = [endpoint.port if options.port is None else options.port and options.port + at for at, endpoint in enumerate(endpoints)]
+    places = {(options.host or endpoint.config("http").get("host"), port) for endpoint, port in zip(endpoints, ports)}
+    if 0 not in ports and len(places) < len(ports):
+        raise _Refused(
+            f'two of these apps listen on port {min(ports)}: give each one of its own, http={{"port": ...}}, or type:',
+            f"server {' '.join(options.apps)} --port {min(ports)}",
+        )
+    for endpoint, port in zip(endpoints, ports):
+        endpoint.server = endpoint.make_server(options.host, port)
+    _serve_all(endpoints)
+
+
+def _routes(options: Any) -> None:
+    routers = _routers_of(options.app)
+    for router in routers:
+        if len(routers) > 1:
+            print(f"{_name_of(router)}:")
+        print(format_routes(router), end="" if router is routers[-1] else "\n")
+        if not router.routes:
+            print(f"{_name_of(router)} has no routes.", file=sys.stderr)
+
+
+def _gen(options: Any) -> None:
+    import secrets
+
+    print(secrets.token_urlsafe(64))
+
+
+def _js(options: Any) -> None:
+    source = _client_file()
+    if source is None:
+        raise _Refused(f"phoenix.js is not beside {__file__}, nor installed: copy it from where you have phoenix.py from.", code=1)
+    path = os.path.join(options.path, "phoenix.js") if os.path.isdir(options.path) else options.path
+    folder, name = os.path.split(path)
+    scaffold = _Scaffold(folder, options.force)
+    scaffold.write(name, _read_file(source))
+    scaffold.report_kept(f"js {options.path}")
+
+
+def _client_file() -> str | None:
+    """Return the path of phoenix.js: beside this file, in the app this file was copied to, or where pip put it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for path in ("phoenix.js", "priv/static/js/phoenix.js"):
+        if os.path.isfile(os.path.join(here, *path.split("/"))):
+            return os.path.join(here, *path.split("/"))
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        installed = files("phoenix.py") or []
+    except PackageNotFoundError:
+        return None
+    return next((str(file.locate()) for file in installed if file.name == "phoenix.js"), None)
+
+
+def _read_file(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
+class _Scaffold:
+    """Writes files below *folder* and says what became of each; one that is there and differs stays, unless *force*."""
+
+    def __init__(self, folder: str, force: bool) -> None:
+        self.folder, self.force, self.kept = folder, force, 0
+
+    def write(self, path: str, content: bytes) -> None:
+        target = os.path.join(self.folder, *path.split("/"))
+        try:
+            old = _read_file(target) if os.path.lexists(target) else None
+            if old is None or old != content and self.force:
+                os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+                with open(target, "wb") as stream:
+                    stream.write(content)
+        except OSError as error:
+            raise _Refused(f"cannot write {target}: {error.strerror or error}", code=1) from None
+        if old is None:
+            self._say("32", "created", target)
+        elif old == content:
+            self._say("2", "unchanged", target)
+        elif self.force:
+            self._say("33", "replaced", target)
+        else:
+            self.kept += 1
+            self._say("33", "kept", f"{target} (it differs)")
+
+    def _say(self, colour: str, word: str, what: str) -> None:
+        print(f"* {_coloured(colour, f'{word:9}', sys.stdout)} {what}")
+
+    def report_kept(self, line: str) -> None:
+        if self.kept:
+            files = "1 file that differs was" if self.kept == 1 else f"{self.kept} files that differ were"
+            print(f"\n{files} kept as before. To replace what was kept:\n\n    {_program()} {line} --force")
+
+
+# --- New apps -----------------------------------------------------------------------------
+
+
+def _new(options: Any) -> None:
+    name, path = options.name, options.path or options.name
+    _check_app_name(name, options)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise _Refused(f"{path} is a file, expected a folder that is there or can be made:", f"new {name} {name}_app")
+    scaffold = _Scaffold(path, options.force)
+    client = _client_file()
+    for file, text in (_ONE_FILE_APP if options.one_file else _APP).items():
+        scaffold.write(file, text.replace("my_app", name).replace("MyApp", camelize(name)).encode())
+    scaffold.write("phoenix.py", _read_file(__file__))
+    if client is not None:
+        scaffold.write("priv/static/js/phoenix.js", _read_file(client))
     else:
-        for part in parts:
-            conn.chunk(part)
+        print("* phoenix.js was not found beside phoenix.py: copy it to priv/static/js/ when you need channels")
+    scaffold.report_kept(" ".join(["new", name, path, *(["--one-file"] if options.one_file else [])]))
+    python = os.path.basename(sys.executable or "python").removesuffix(".exe")
+    print(f"\n{camelize(name)} is ready. Start it, then open http://localhost:4000; or run its tests:\n")
+    if os.path.abspath(path) != os.getcwd():
+        print(f"    cd {path}")
+    print(f"    {python} app.py\n    {python} -m unittest\n")
+
+
+def _check_app_name(name: str, options: Any) -> None:
+    """Raise ``_Refused`` unless *name* can name an app: part of a cookie's name, and of a title."""
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) and not iskeyword(name) and name != "phoenix":
+        return
+    better = re.sub(r"[^a-z0-9]+", "_", underscore(os.path.basename(os.path.normpath(name)))).strip("_0123456789") or "my"
+    better = f"{better}_app" if iskeyword(better) or better in ("phoenix", "my") else better
+    folder = options.path or (name if os.path.basename(name) != name else "")
+    raise _Refused(
+        f"{name!r} cannot be the name of an app, expected lower-case letters, digits and _, as in:",
+        " ".join(filter(None, ["new", better, folder, "--one-file" if options.one_file else ""])),
+    )
+
+
+# The files of a new app. In them `my_app` and `MyApp` stand for its name.
+
+_APP = {
+    "app.py": '''\
+"""MyApp: the endpoint, where every request begins and ends, and its configuration.
+
+    python app.py                   start the app on http://localhost:4000
+    python phoenix.py routes        print its routes
+    python -m unittest              run its tests
+
+It reads the environment: PHOENIX_ENV is dev (unless set), test or prod, PORT the port to listen on, and
+SECRET_KEY_BASE the secret that sessions are signed with; production cannot do without it.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import phoenix
+
+from web.router import Router
+
+
+def secret_key_base():
+    """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
+    secret = os.environ.get("SECRET_KEY_BASE")
+    if secret or os.environ.get("PHOENIX_ENV") == "prod":
+        return secret
+    file = Path(__file__).with_name(".secret_key_base")  # .gitignore keeps it out of the repository
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(64))
+    return file.read_text()
+
+
+app = phoenix.Endpoint(
+    Router,
+    secret_key_base=secret_key_base(),
+    session={"key": "_my_app_key"},
+)
+
+if __name__ == "__main__":
+    app.run()
+''',
+    "web/__init__.py": "",
+    "web/router.py": '''\
+"""Which path leads where. `python phoenix.py routes` prints it as a table."""
+
+import phoenix
+from phoenix import Conn, get, pipe_through, pipeline, plug, scope
+
+from web.controllers.page_controller import PageController
+
+
+class Router(phoenix.Router):
+    with pipeline("browser"):
+        plug(Conn.accepts, "html")
+        plug(Conn.fetch_session)
+        plug(Conn.fetch_flash)
+        plug(Conn.protect_from_forgery)
+        plug(Conn.put_secure_browser_headers)
+
+    with pipeline("api"):
+        plug(Conn.accepts, "json")
+
+    with scope("/"):
+        pipe_through("browser")
+
+        get("/", PageController, "index")
+
+    # Other scopes may use other pipelines:
+    #
+    # with scope("/api", as_="api"):
+    #     pipe_through("api")
+    #     resources("/users", UserController)
+''',
+    "web/controllers/__init__.py": "",
+    "web/controllers/page_controller.py": '''\
+from phoenix import Controller
+
+
+class PageController(Controller):
+    def index(self, conn, params):
+        return conn.render("index.html")
+''',
+    "web/view.py": '''\
+import phoenix
+
+
+class View(phoenix.View):
+    """The base of all views. Methods written here are functions in every template."""
+
+    root = "web/templates"
+
+    def title(self):
+        return "Hello Phoenix!"
+''',
+    "web/views/__init__.py": "",
+    "web/views/layout_view.py": '''\
+from web.view import View
+
+
+class LayoutView(View):
+    """Renders web/templates/layout: what stands around every page."""
+''',
+    "web/views/page_view.py": '''\
+from web.view import View
+
+
+class PageView(View):
+    """Renders web/templates/page for PageController. Methods written here are functions in these templates."""
+''',
+    "web/views/error_view.py": '''\
+import phoenix
+
+
+class ErrorView(phoenix.ErrorView):
+    """Renders the pages for errors, by status and format. In dev a page for developers is shown in their place."""
+
+    def render(self, name, assigns):
+        match name:
+            case "404.html":
+                return "Page not found - 404"
+            case "500.html":
+                return "Server internal error - 500"
+        return super().render(name, assigns)  # all other statuses and formats
+''',
+    "web/channels/__init__.py": "",
+    "web/models/__init__.py": "",
+    "web/templates/layout/application.html.eex": '''\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title><%= title() %></title>
+  <%= csrf_meta_tag() %>
+  <link rel="icon" type="image/svg+xml" href="<%= static_path(@conn, "/images/phoenix.svg") %>">
+  <link rel="stylesheet" href="<%= static_path(@conn, "/css/phoenix.css") %>">
+  <%# For channels: <script src="/js/phoenix.js"></script> %>
+</head>
+<body>
+  <header>
+    <a href="<%= page_path(@conn, "index") %>">
+      <img src="<%= static_path(@conn, "/images/phoenix.svg") %>" alt="" width="32" height="32"> MyApp
+    </a>
+  </header>
+  <main>
+    <%= for notice in @conn.get_all_flash("notice"): %>
+    <p class="flash" role="status"><%= notice %></p>
+    <% end %>
+    <%= for alert in @conn.get_all_flash("alert"): %>
+    <p class="flash alert" role="alert"><%= alert %></p>
+    <% end %>
+    <%= @inner %>
+  </main>
+</body>
+</html>
+''',
+    "web/templates/page/index.html.eex": '''\
+<section class="welcome">
+  <img src="<%= static_path(@conn, "/images/phoenix.svg") %>" alt="" width="112" height="112">
+  <h1>Welcome to Phoenix!</h1>
+  <p>MyApp is up and running. One file of Python serves it, with nothing to install.</p>
+</section>
+
+<section class="cards">
+  <article>
+    <h2>Change this page</h2>
+    <p>Edit <code>web/templates/page/index.html.eex</code>, save, and reload.</p>
+  </article>
+  <article>
+    <h2>Add a page</h2>
+    <p>Write a route in <code>web/router.py</code>, an action in <code>web/controllers/</code>,
+      and a template in <code>web/templates/</code>.</p>
+  </article>
+  <article>
+    <h2>See the routes</h2>
+    <p><code>python phoenix.py routes</code></p>
+  </article>
+  <article>
+    <h2>Run the tests</h2>
+    <p><code>python -m unittest</code></p>
+  </article>
+</section>
+''',
+    "priv/static/css/phoenix.css": """\
+:root {
+  color-scheme: light dark;
+  --ground: #fffaf6; --card: #fff; --text: #2b2320; --faint: #7a6a62; --line: #f0e2d8; --fire: #d9480f;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #17120f; --card: #211a16; --text: #f3e9e3; --faint: #b3a198; --line: #3a2e27; --fire: #ff8a4c; }
+}
+
+* { box-sizing: border-box; }
+body {
+  margin: 0; min-height: 100vh; color: var(--text);
+  background: var(--ground) radial-gradient(60rem 26rem at 50% -8rem, rgb(255 146 43 / .22), transparent) no-repeat;
+  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
+}
+header, main { max-width: 60rem; margin: 0 auto; padding: 1.25rem 1.5rem; }
+header a { display: inline-flex; align-items: center; gap: .6rem; color: inherit; font-weight: 600; text-decoration: none; }
+h1 { margin: .5rem 0; font-size: clamp(2.2rem, 6vw, 3.4rem); line-height: 1.1; letter-spacing: -.03em; }
+h2 { margin: 0 0 .35rem; font-size: 1.0625rem; }
+a { color: var(--fire); }
+code { padding: .1em .35em; border-radius: .35em; background: var(--line); font-size: .875em; overflow-wrap: anywhere; }
+
+.welcome { padding: 3.5rem 0 2.5rem; text-align: center; }
+.welcome p { margin: 0; color: var(--faint); font-size: 1.2rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1rem; }
+.cards article {
+  padding: 1.25rem 1.4rem; border: 1px solid var(--line); border-radius: 1rem; background: var(--card);
+  box-shadow: 0 1px 2px rgb(60 30 10 / .05), 0 8px 24px rgb(60 30 10 / .05);
+}
+.cards p { margin: 0; color: var(--faint); }
+
+.flash { padding: .8rem 1.1rem; border-left: .3rem solid #2f9e44; border-radius: .6rem; background: var(--card); }
+.flash.alert { border-color: #e03131; }
+""",
+    "priv/static/images/phoenix.svg": """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">
+  <defs>
+    <linearGradient id="fire" x1="0" y1="1" x2="0.4" y2="0">
+      <stop offset="0" stop-color="#e8390e"/><stop offset=".55" stop-color="#fd7e14"/><stop offset="1" stop-color="#fcc419"/>
+    </linearGradient>
+  </defs>
+  <path fill="url(#fire)" d="M32 62C17 62 6 51 6 37c0-9 4-17 9-23 0 7 2 11 6 14C20 17 26 7 37 2c-2 7 0 12 5 17 2-2 3-5 3-8
+    8 7 13 16 13 26 0 14-11 25-26 25Z"/>
+  <path fill="#fff4e6" d="M32 57c-9 0-15-6-15-14 0-6 3-10 7-13 0 4 1 6 4 8-1-7 2-12 7-15-1 5 1 8 4 11 1-1 2-3 2-5 4 4 6 9 6 14 0 8-6 14-15 14Z"/>
+</svg>
+""",
+    "tests/__init__.py": '''\
+import os
+
+os.environ.setdefault("PHOENIX_ENV", "test")  # before the app is imported
+''',
+    "tests/test_page_controller.py": '''\
+import unittest
+
+from app import app
+
+
+class PageControllerTest(unittest.TestCase):
+    def test_the_first_page_says_welcome(self):
+        client = app.test()
+        conn = client.get("/")
+        self.assertIn("Welcome to Phoenix!", client.html_response(conn, 200))
+''',
+    "tests/test_error_view.py": '''\
+import unittest
+
+from app import app
+from phoenix import render_to_string
+from web.views.error_view import ErrorView
+
+
+class ErrorViewTest(unittest.TestCase):
+    def test_a_page_that_is_not_there(self):
+        self.assertEqual(render_to_string(ErrorView, "404.html"), "Page not found - 404")
+
+    def test_an_error_in_the_app(self):
+        self.assertEqual(render_to_string(ErrorView, "500.html"), "Server internal error - 500")
+
+    def test_programs_get_errors_as_json(self):
+        self.assertEqual(render_to_string(ErrorView, "404.json"), '{"errors":{"detail":"Not Found"}}')
+
+    def test_the_app_answers_with_these_pages(self):
+        client = app.test()
+        self.assertEqual(client.html_response(client.get("/nowhere"), 404), "Page not found - 404")
+''',
+    ".gitignore": """\
+.secret_key_base
+__pycache__/
+*.pyc
+.venv/
+""",
+    "README.md": """\
+# MyApp
+
+Start it, and open http://localhost:4000:
+
+    python app.py
+
+Nothing needs to be installed: the framework is `phoenix.py`, in this folder. The tests need nothing either, and pytest
+runs them too:
+
+    python -m unittest
+
+In production it needs a secret, which sessions are signed with (`python phoenix.py gen secret` makes one):
+
+    PHOENIX_ENV=prod PORT=4001 SECRET_KEY_BASE=... python app.py
+
+| where | what |
+|---|---|
+| `app.py` | the endpoint and its configuration |
+| `web/router.py` | which path leads to which action; `python phoenix.py routes` prints it |
+| `web/controllers/` | the actions |
+| `web/views/`, `web/view.py` | functions for templates; `view.py` has those that all of them share |
+| `web/templates/` | the pages; `layout/` is what stands around them |
+| `web/channels/`, `web/models/` | places for channels and for your data |
+| `priv/static/` | files that are served as they are: `priv/static/css/phoenix.css` is `/css/phoenix.css` |
+| `tests/` | the tests |
+""",
+}
+
+_ONE_FILE_APP = {
+    "app.py": '''\
+"""MyApp, in one file.
+
+    python app.py                   start the app on http://localhost:4000
+    python phoenix.py routes        print its routes
+    python -m unittest              run its tests
+
+It reads the environment: PHOENIX_ENV is dev (unless set), test or prod, PORT the port to listen on, and
+SECRET_KEY_BASE the secret that sessions are signed with; production cannot do without it.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import phoenix
+from phoenix import Conn, Controller, View, get, pipe_through, pipeline, plug, scope, template
+
+
+class LayoutView(View):
+    template("application.html.eex", """\\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Hello Phoenix!</title>
+  <style>
+    :root { color-scheme: light dark; }
+    body { max-width: 40rem; margin: 12vh auto; padding: 0 1.5rem; font: 1.1rem/1.6 system-ui, sans-serif; }
+    h1 { margin: 0; font-size: 3rem; line-height: 1.1; letter-spacing: -.03em; }
+    h1 { color: transparent; background: linear-gradient(90deg, #e8590c, #f08c00); background-clip: text; }
+    code { padding: .1em .35em; border-radius: .35em; background: rgb(128 128 128 / .15); }
+    .flash { padding: .7rem 1rem; border-left: .3rem solid #2f9e44; background: rgb(128 128 128 / .1); }
+  </style>
+</head>
+<body>
+  <%= for notice in @conn.get_all_flash("notice"): %>
+  <p class="flash" role="status"><%= notice %></p>
+  <% end %>
+  <%= @inner %>
+</body>
+</html>
+""")
+
+
+class PageView(View):
+    template("index.html.eex", """\\
+<h1>Welcome to Phoenix!</h1>
+<p><%= @app_name %> is up and running. All of it stands in <code>app.py</code>: change it, and start it again.</p>
+""")
+
+
+class ErrorView(phoenix.ErrorView):
+    def render(self, name, assigns):
+        match name:
+            case "404.html":
+                return "Page not found - 404"
+            case "500.html":
+                return "Server internal error - 500"
+        return super().render(name, assigns)  # all other statuses and formats
+
+
+class PageController(Controller):
+    def index(self, conn, params):
+        return conn.render("index.html", app_name="MyApp")
+
+
+class Router(phoenix.Router):
+    with pipeline("browser"):
+        plug(Conn.accepts, "html")
+        plug(Conn.fetch_session)
+        plug(Conn.fetch_flash)
+        plug(Conn.protect_from_forgery)
+        plug(Conn.put_secure_browser_headers)
+
+    with scope("/"):
+        pipe_through("browser")
+
+        get("/", PageController, "index")
+
+
+def secret_key_base():
+    """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
+    secret = os.environ.get("SECRET_KEY_BASE")
+    if secret or os.environ.get("PHOENIX_ENV") == "prod":
+        return secret
+    file = Path(__file__).with_name(".secret_key_base")  # .gitignore keeps it out of the repository
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(64))
+    return file.read_text()
+
+
+app = phoenix.Endpoint(Router, secret_key_base=secret_key_base(), session={"key": "_my_app_key"})
+
+if __name__ == "__main__":
+    app.run()
+''',
+    "test_app.py": '''\
+import os
+import unittest
+
+os.environ.setdefault("PHOENIX_ENV", "test")  # before the app is imported
+
+from app import app
+
+
+class AppTest(unittest.TestCase):
+    def test_the_first_page_says_welcome(self):
+        client = app.test()
+        conn = client.get("/")
+        self.assertIn("Welcome to Phoenix!", client.html_response(conn, 200))
+
+    def test_a_page_that_is_not_there(self):
+        client = app.test()
+        self.assertEqual(client.html_response(client.get("/nowhere"), 404), "Page not found - 404")
+''',
+    ".gitignore": _APP[".gitignore"],
+}
+
+
+# --- The last lines -----------------------------------------------------------------------
+#
+# Run as a script, this file is the module `__main__`, and an app that imports it would get a
+# second copy: two `Conn` classes, neither an instance of the other. So the script hands over to
+# the module that apps import, whose name is found by where the file is.
+
+
+def _importable_name() -> str:
+    """Return the name by which apps import this file, and see to it that it can be imported by that."""
+    if __spec__ is not None and __spec__.name != "__main__":
+        return __spec__.name  # python -m phoenix
+    folder, file = os.path.split(os.path.realpath(__file__))
+    if sys.path and _same_file(sys.path[0], folder):
+        del sys.path[0]
+    name = file.removesuffix(".py")
+    while os.path.isfile(os.path.join(folder, "__init__.py")):  # vendored in a package
+        folder, package = os.path.split(folder)
+        name = f"{package}.{name}"
+    sys.path.insert(0, folder)
+    return name
+
+
+if __name__ == "__main__":
+    from importlib import import_module
+
+    sys.exit(import_module(_importable_name()).main())

@@ -5,9 +5,8 @@
 and open http://localhost:4000/?locale=de, then /admin, then /admin?key=open-sesame.
 
 Notice: a plug takes a conn and returns it. It is a function, or an object whose class was told the options once. A
-scope sends its requests through pipelines, which are lists of plugs; a controller has plugs of its own, for all actions
-or some. `halt` ends the journey: nothing behind it runs.
-Try: return nothing from `locale`; remove `.halt()`; plug for the whole app: `Endpoint(Router, plugs=[Signature("x")])`.
+scope sends requests through pipelines, which are lists of plugs; a controller has its own. Nothing runs behind `halt`.
+Try: return nothing from `locale`; remove `.halt()`; for the whole app, `Endpoint(Router, plugs=[Signature("x-app")])`.
 """
 
 import sys
@@ -28,8 +27,8 @@ def require_key(conn: Conn) -> Conn:
 
 
 class Signature:
-    def __init__(self, header: str) -> None:  # once, when it is plugged
-        self.header = header
+    def __init__(self, header: str) -> None:
+        self.header = header  # once, when it is plugged
 
     def __call__(self, conn: Conn) -> Conn:  # at every request
         return conn.put_resp_header(self.header, "phoenix")
@@ -40,7 +39,7 @@ class PageController(Controller):
     plug(require_key).only("admin")
 
     def home(self, conn: Conn, params: Params) -> Conn:
-        return conn.text({"en": "Hello", "de": "Hallo", "fr": "Bonjour"}.get(conn.assigns["locale"], "?"))
+        return conn.text({"de": "Hallo", "fr": "Bonjour"}.get(conn.assigns["locale"], "Hello"))
 
     def admin(self, conn: Conn, params: Params) -> Conn:
         return conn.text("Come in.")
