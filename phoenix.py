@@ -48,6 +48,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hmac import compare_digest
 from keyword import iskeyword
+from operator import itemgetter
 from stat import S_ISREG
 from urllib.parse import quote, unquote_to_bytes
 
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     import ast
     import asyncio
     from collections.abc import AsyncIterable, AsyncIterator, Generator
-    from typing import IO, Any, ClassVar, Concatenate, NoReturn, ParamSpec, TypeAlias, overload
+    from typing import IO, Any, ClassVar, Concatenate, NoReturn, ParamSpec, Protocol, TypeAlias, overload
 
     from typing_extensions import Self
 
@@ -1002,7 +1003,7 @@ class BaseConn:
         Raises ``AlreadySentError``, and ``ArgumentError`` when nothing was set.
         """
         if status is not None or body is not None:
-            self.resp(status or self.status or 200, "" if body is None else body)
+            self.resp((self.status or 200) if status is None else status, "" if body is None else body)
         self._check_unsent()
         if self.state == "unset":
             raise ArgumentError("cannot send a response that was not set: call send_resp(status, body)")
@@ -1286,9 +1287,9 @@ class PlugEntry:
             raise DefinitionError(f'{self.where}: .{word}() takes names of actions, as in `.{word}("create", "update")`')
         return actions
 
-    def applies_to(self, action: str) -> bool:
-        """Tell whether this plug runs before *action*."""
-        return action not in self._except and (self._only is None or action in self._only)
+    def applies_to(self, names: set[str]) -> bool:
+        """Tell whether this plug runs before the action with these *names*."""
+        return names.isdisjoint(self._except) and (self._only is None or not names.isdisjoint(self._only))
 
     def reject(self, conn: Any, result: object) -> Any:
         """Answer a result that is not the conn, with an error that names the plug."""
@@ -1383,6 +1384,7 @@ def _step(coroutine: Any) -> Any:
 
 async def _await_then(result: Any, conn: Any, steps: Sequence[_Step], at: int) -> Any:
     """Await the *result* of step *at*, then run the steps behind it."""
+    conn._in_worker = False  # a coroutine runs on the loop, whoever made it
     result = await result
     if result is not conn:
         result = steps[at][2].reject(conn, result)
@@ -1402,6 +1404,7 @@ async def _cross_over(conn: Any, steps: Sequence[_Step], at: int) -> Any:
         finally:
             conn._in_worker = False
     else:
+        conn._in_worker = False
         rest = run_steps(conn, steps, at)
     return rest if rest is conn else await rest
 
@@ -3802,12 +3805,12 @@ def _evaluate(template: Template, bindings: dict[str, Any]) -> str:
 # ==========================================================================================
 #
 # A view turns a name and values into a body. `render("show.html", assigns)` is answered by a
-# method that the view defines, and failing that by a template of that name, from a file or from
-# the class body; both are compiled before the first request. HTML is then put into a layout,
-# which is a template of another view with the finished page as `@inner`.
+# clause that the view has written by hand, and failing that by a template of that name, from a
+# file or from the class body; both are compiled before the first request. HTML is then put into
+# a layout, which is a template of another view with the finished page as `@inner`.
 #
-# In a template, names mean: the methods of the view, the globals of its module, the helpers of
-# this chapter, and the paths of the router.
+# In a template, names mean: the methods of the view, the globals of its module and of those it
+# extends, the helpers of this chapter, and the paths of the router.
 #
 # Sources: Phoenix.View, Phoenix.Template, Phoenix.HTML (tag, link, form).
 
@@ -3818,17 +3821,53 @@ __all__ += [
 
 
 class TemplateNotFoundError(PhoenixError):
-    """A view has neither a clause nor a template of this name."""
+    """The view *view* has neither a clause nor a template *name*."""
+
+    def __init__(self, message: str, view: type[View], name: str) -> None:
+        super().__init__(message)
+        self.view, self.name = view, name
+
+
+# --- Templates in a class body ------------------------------------------------------------
+
+
+class _InlineTemplate:
+    """A template that is written in the body of a view, and what its engine has made of it."""
+
+    __slots__ = ("name", "extension", "source", "where", "engine", "compiled")
+
+    def __init__(self, file: str, source: str, where: str) -> None:
+        self.name, _, self.extension = file.rpartition(".")
+        if "." not in self.name:
+            raise DefinitionError(f'{where}: template {file!r} needs a format and an engine in its name: "show.html.eex"')
+        self.source = source
+        self.where = where
+        self.engine: Any = None
+        self.compiled: Any = None
+
+    def compile(self, engines: Mapping[str, Any]) -> Any:
+        """Return what the engine makes of the source, made anew only when the engine is another one."""
+        engine = engines.get(self.extension)
+        if engine is None:
+            raise DefinitionError(
+                f"{self.where}: no template engine for {f'{self.name}.{self.extension}'!r}."
+                f"{_did_you_mean(self.extension, engines)} There are: {', '.join(sorted(engines))}."
+            )
+        if engine is not self.engine:
+            file, line, column = _place_of(self.source, self.where)
+            self.compiled = engine.compile(self.source, file, self.name, line=line, column=column)
+            self.engine = engine
+        return self.compiled
 
 
 class _ViewRecorder:
     """Records ``template(...)`` in the body of a view."""
 
     def __init__(self) -> None:
-        self.templates: list[tuple[str, str, str]] = []
+        self.templates: list[_InlineTemplate] = []
 
-    def template(self, name: str, source: str, where: str) -> None:
-        self.templates.append((name, source, where))
+    def template(self, file: str, source: str, where: str) -> None:
+        self.templates.append(_InlineTemplate(file, source, where))
 
 
 def template(name: str, source: str) -> None:
@@ -3836,36 +3875,36 @@ def template(name: str, source: str) -> None:
     _recorder("template", "a view").template(name, source, _caller())
 
 
-class _Compiled:
-    """One template of a view: how to make its text from assigns."""
+def _place_of(source: str, where: str) -> tuple[str, int, int]:
+    """Return file, line and column at which the text of an inline template begins, by looking for it there."""
+    import linecache
 
-    __slots__ = ("engine_render", "scope", "conn_names", "file")
+    file, _, number = where.rpartition(":")
+    called = int(number)
+    lines = [line.rstrip("\r\n") for line in linecache.getlines(file)]
+    first, *others = source.split("\n")
+    for at in range(called - 1, min(len(lines), called + 30)):
+        if not others:
+            column = lines[at].rfind(first)
+        else:
+            column = len(lines[at]) - len(first) if lines[at].endswith(first) else -1
+            found = lines[at + 1 : at + 1 + len(others)]
+            if found[:-1] != others[:-1] or not found or not found[-1].startswith(others[-1]):
+                continue
+        if column >= 0:
+            return file, at + 1, column + 1
+    return file, called, 1  # it is put together, or holds escapes: then the call has to do
 
-    def __init__(self, engine_render: Callable[..., Any], scope: dict[str, Any], conn_names: tuple[str, ...], file: str) -> None:
-        self.engine_render = engine_render
-        self.scope = scope  # names that are always the same
-        self.conn_names = conn_names  # names that depend on the conn: path helpers, and helpers that need its token
-        self.file = file
 
-    def __call__(self, assigns: Mapping[str, Any]) -> Any:
-        if not self.conn_names:
-            return self.engine_render(assigns, self.scope)
-        conn = assigns.get("conn")
-        scope = dict(self.scope)
-        for name in self.conn_names:
-            scope[name] = _conn_name(name, conn)
-        return self.engine_render(assigns, scope)
+# --- Views --------------------------------------------------------------------------------
 
 
-def _conn_name(name: str, conn: Any) -> Any:
-    """Return what *name* means in a template that is rendered for *conn*."""
-    if name in _CONN_HELPERS:
-        helper = _HTML_NAMES[name]
-        return lambda *arguments, **options: helper(*arguments, **{"conn": conn, **options})
-    router = None if conn is None else conn.private.get("phoenix_router")
-    if router is None:
-        raise NameError(f"the path helper {name!r} needs a conn that a router has matched, as the assign `conn`")
-    return getattr(router.helpers, name)
+def _warn_of_missing(file: str, line: int, name: str) -> None:
+    logger.warning("%s:%d: the template reads @%s, which nobody has assigned: it is None", file, line, name)
+
+
+_EEX = EExEngine()
+_EEX_IN_DEV = EExEngine(on_missing=_warn_of_missing)
 
 
 class View(metaclass=_Recording):
@@ -3883,17 +3922,25 @@ class View(metaclass=_Recording):
                     return {"title": assigns["title"]}
                 return super().render(name, assigns)
 
-    ``root`` is looked for beside the module of the view and in the folders above it, then in the working directory;
-    ``path`` is the folder in it, by default the name of the view: ``"page"`` for ``PageView``.
+    ``root`` is looked for beside the module of the view and in the folders above it, then in the working directory.
+    ``path`` is the folder in it, by default the name of the view: ``"page"`` for ``PageView``, ``"admin/page"`` when
+    it stands in a package ``views.admin``, and the root itself for a view that is just called ``View``.
+
+    A view has the methods and templates of those it extends, and names that their modules import: an app keeps in a
+    ``View`` of its own what all its views share.
+
+    What a clause returns as text is the body, as it stands: in html, put values through ``escape``. Anything else is
+    data, which ``encoders`` turns into text by format.
     """
 
     root: ClassVar[str | None] = None
     path: ClassVar[str | None] = None
-    engines: ClassVar[dict[str, Any]] = {"eex": EExEngine()}
+    engines: ClassVar[dict[str, Any]] = {"eex": _EEX, "exs": ExsEngine()}
+    encoders: ClassVar[dict[str, Callable[[Any], str]]] = {"json": encode_json}
 
-    _inline: ClassVar[dict[str, tuple[str, str]]] = {}  # file name -> source, where
-    _compiled: ClassVar[dict[str, _Compiled] | None] = None
-    _seen: ClassVar[tuple[Any, ...]] = ()
+    _inline: ClassVar[Sequence[_InlineTemplate]] = ()
+    _compiled: ClassVar[dict[str, _BoundTemplate] | None] = None
+    _files_seen: ClassVar[Sequence[tuple[type[View], str, int]]] = ()
     _instance: ClassVar[View | None] = None
 
     @classmethod
@@ -3902,137 +3949,140 @@ class View(metaclass=_Recording):
 
     @classmethod
     def _recorded(cls, recorder: _ViewRecorder) -> None:
-        cls._inline = {**cls._inline, **{name: (source, where) for name, source, where in recorder.templates}}
+        for inline in recorder.templates:
+            if inline.extension in cls.engines:  # others may be configured later
+                inline.compile(cls.engines)
+        cls._inline = recorder.templates
         cls._compiled = cls._instance = None
-        cls._check_inline(recorder)
-
-    @classmethod
-    def _check_inline(cls, recorder: _ViewRecorder) -> None:
-        """Report the syntax errors of templates in the class body while it is being defined."""
-        for name, source, where in recorder.templates:
-            base, _, extension = name.rpartition(".")
-            if "." not in base:
-                raise DefinitionError(
-                    f'{where}: template {name!r} needs a format and an engine in its name: "show.html.eex"'
-                )
-            if extension not in cls.engines:
-                raise DefinitionError(
-                    f"{where}: no template engine for {name!r}." + _did_you_mean(extension, cls.engines)
-                    + f" There are: {', '.join(sorted(cls.engines))}."
-                )
-            file, line, column = _place_of(source, where)
-            cls.engines[extension].compile(source, file, base, line=line, column=column)
 
     @classmethod
     def instance(cls) -> View:
         """Return the one object of this view that renders its templates."""
-        if cls.__dict__.get("_instance") is None:
+        if cls._instance is None:
             cls._instance = cls()
-        return cls._instance  # type: ignore[return-value]
+        return cls._instance
+
+    @classmethod
+    def use_engines(cls, engines: Mapping[str, Any]) -> None:
+        """Let *engines* make the templates with these extensions; ``None`` takes an engine away."""
+        changed = {name: engine for name, engine in engines.items() if View.engines.get(name) is not engine}
+        if changed:
+            View.engines = {name: engine for name, engine in {**View.engines, **changed}.items() if engine is not None}
+            for view in View._all():
+                view._compiled = None
+
+    @classmethod
+    def _all(cls) -> Iterator[type[View]]:
+        """Yield this view and those that extend it."""
+        yield cls
+        for view in cls.__subclasses__():
+            yield from view._all()
+
+    # --- Its templates --------------------------------------------------------------------
 
     @classmethod
     def template_directory(cls) -> str | None:
         """Return the folder of this view's template files, or ``None`` when there is none."""
         if cls.root is None:
             return None
-        path = cls.path if cls.path is not None else _unsuffix(cls.__name__, "View") if cls.__name__ != "View" else ""
-        for base in _places_beside(sys.modules.get(cls.__module__)):
-            directory = os.path.join(base, cls.root, path)
+        for place in _places_beside(sys.modules.get(cls.__module__)):
+            directory = os.path.join(place, cls.root, cls._folder())
             if os.path.isdir(directory):
                 return directory
         return None
 
     @classmethod
-    def templates(cls) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    def _folder(cls) -> str:
+        if cls.path is not None:
+            return cls.path
+        package = cls.__module__.split(".")[:-1]
+        spaces = package[package.index("views") + 1 :] if "views" in package else []
+        name = [] if cls.__name__ == "View" else [_unsuffix(cls.__name__, "View")]
+        return "/".join([*spaces, *name])
+
+    @classmethod
+    def templates(cls) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """Return the templates by name (``"show.html"``), compiled. Raises ``TemplateSyntaxError``."""
-        if cls.__dict__.get("_compiled") is None:
-            cls._compiled = cls._compile()
-        return cls._compiled  # type: ignore[return-value]
-
-    @classmethod
-    def _compile(cls) -> dict[str, _Compiled]:
-        found: dict[str, _Compiled] = {}
-        directory = cls.template_directory()
-        for file in sorted(os.listdir(directory)) if directory else ():
-            name, _, extension = file.rpartition(".")
-            if "." in name and extension in cls.engines:
-                path = os.path.join(directory or "", file)
-                with open(path, encoding="utf-8") as stream:
-                    found[name] = cls._compile_one(stream.read(), path, name, extension, 1, 1)
-        for file, (source, where) in cls._inline.items():
-            name, _, extension = file.rpartition(".")
-            path, line, column = _place_of(source, where)
-            found[name] = cls._compile_one(source, path, name, extension, line, column)
-        return found
-
-    @classmethod
-    def _compile_one(cls, source: str, path: str, name: str, extension: str, line: int, column: int) -> _Compiled:
-        compiled = cls.engines[extension].compile(source, path, name, line=line, column=column)
-        if not isinstance(compiled, Template):
-            return _Compiled(compiled, {}, (), path)
-        module = sys.modules.get(cls.__module__)
-        namespace = vars(module) if module else {}
-        scope, conn_names = cls._scope(compiled.names, namespace)
-        return _Compiled(compiled.bind(namespace, [*scope, *conn_names]), scope, tuple(conn_names), path)
-
-    @classmethod
-    def _scope(cls, names: Iterable[str], namespace: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Say what the free names of a template mean, but for globals of the module, which Python finds itself."""
-        view = cls.instance()
-        scope: dict[str, Any] = {}
-        conn_names = []
-        for name in names:
-            if name == "render":
-                scope[name] = view._render_partial
-            elif any(name in vars(base) for base in cls.__mro__ if base not in (View, object)) and not name.startswith("__"):
-                scope[name] = getattr(view, name)
-            elif name in namespace and namespace[name] is not _HTML_NAMES.get(name):
-                continue
-            elif name in _CONN_HELPERS or name.endswith(("_path", "_url")):
-                conn_names.append(name)
-            elif name in _HTML_NAMES:
-                scope[name] = _HTML_NAMES[name]
-        return scope, conn_names
+        compiled = cls._compiled
+        if compiled is None:
+            compiled = cls._compiled = cls._compile()
+        return compiled
 
     @classmethod
     def refresh(cls) -> None:
-        """Compile anew if a template file was added, changed or removed."""
-        directory = cls.template_directory()
-        seen: list[Any] = []
-        if directory:
+        """Compile again, in this view and those that extend it, what was changed on disk."""
+        for view in cls._all():
+            if view._compiled is not None and view._files_seen != view._files():
+                view._compiled = None
+
+    @classmethod
+    def _compile(cls) -> dict[str, _BoundTemplate]:
+        compiled: dict[str, _BoundTemplate] = {}
+        cls._files_seen = cls._files()
+        for view in cls._lineage():  # the nearest is the last, and wins
+            for owner, path, _ in cls._files_seen:
+                if owner is view:
+                    name, _, extension = os.path.basename(path).rpartition(".")
+                    with open(path, encoding="utf-8") as stream:
+                        made = cls.engines[extension].compile(stream.read(), path, name)
+                    compiled[name] = _BoundTemplate(made, cls, view)
+            for inline in view._inline:
+                compiled[inline.name] = _BoundTemplate(inline.compile(cls.engines), cls, view)
+        return compiled
+
+    @classmethod
+    def _lineage(cls) -> list[type[View]]:
+        """Return the views that this one extends, the farthest first, and itself."""
+        return [base for base in reversed(cls.__mro__) if issubclass(base, View)]
+
+    @classmethod
+    def _files(cls) -> list[tuple[type[View], str, int]]:
+        """Return the template files: whose they are, their paths, and when they were changed."""
+        found = []
+        for view in cls._lineage():
+            directory = view.template_directory()
+            if directory is None:
+                continue
             with os.scandir(directory) as entries:
-                seen = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries)
-        if tuple(seen) != cls.__dict__.get("_seen", ()):
-            cls._seen = tuple(seen)
-            cls._compiled = None
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    name, _, extension = entry.name.rpartition(".")
+                    if "." in name and extension in cls.engines and not name.startswith("."):
+                        found.append((view, entry.path, entry.stat().st_mtime_ns))
+        return found
+
+    # --- Rendering ------------------------------------------------------------------------
 
     def render(self, name: str, assigns: dict[str, Any]) -> Any:
         """Render the template *name*. Override it to answer names by hand, and end with ``super().render(...)``.
 
         Raises ``TemplateNotFoundError``.
         """
-        compiled = type(self).templates().get(name)
-        if compiled is None:
-            return self.template_not_found(name, assigns)
-        return compiled(assigns)
+        found = (self._compiled or self.templates()).get(name)
+        return self.template_not_found(name, assigns) if found is None else found(assigns)
 
-    def template_not_found(self, name: str, assigns: Mapping[str, Any]) -> Any:
+    def template_not_found(self, name: str, assigns: dict[str, Any]) -> Any:
         """Answer a name that there is no template for; an error, unless a view overrides this."""
         cls = type(self)
-        place = cls.template_directory() or (os.path.join(cls.root, cls.path or "") if cls.root else "its class body")
+        place = "in its class body" if cls.root is None else f'at "{"/".join(filter(None, (cls.root, cls._folder())))}"'
         known = "".join(f"\n* {known}" for known in sorted(cls.templates()))
         raise TemplateNotFoundError(
-            f"Could not render {name!r} for {_name_of(cls)}, please define a clause for render/2 or define a template at"
-            f" {place!r}. " + (f"The following templates were compiled:\n{known}" if known else "No templates were compiled.")
-        )
+            f'Could not render "{name}" for {_name_of(cls)}, please define a clause for render/2 or define a template'
+            f" {place}. " + (f"The following templates were compiled:\n{known}" if known else "No templates were compiled for this module."),
+            cls,
+            name,
+        )  # fmt: skip
 
-    def _render_partial(self, *arguments: Any, **more: Any) -> Any:
+    def _render_partial(self, conn: Any, *arguments: Any, **more: Any) -> Any:
         """``render`` inside templates: ``render("row.html", user=user)``, or with another view in front."""
         view: Any = self
-        if not isinstance(arguments[0], str):
+        if arguments and not isinstance(arguments[0], str):
             view, *arguments = arguments  # type: ignore[assignment]
-        name, *rest = arguments
-        return render(view, name, {**(rest[0] if rest else {}), **more})
+        if not 1 <= len(arguments) <= 2:
+            raise ArgumentError('render in a template takes a name and values: render("row.html", user=user)')
+        name, assigns = arguments if len(arguments) == 2 else (arguments[0], {})
+        if assigns.__class__ is _LayoutAssigns and not more and assigns.page == (_view_instance(view), name):
+            return assigns["inner"]  # a layout asks for the page it is put around, and that is there already
+        return render(view, name, {"conn": conn, **assigns, **more})
 
 
 def _places_beside(module: Any) -> list[str]:
@@ -4046,23 +4096,95 @@ def _places_beside(module: Any) -> list[str]:
     return [*places, os.getcwd()]
 
 
-def _place_of(source: str, where: str) -> tuple[str, int, int]:
-    """Return file, line and column at which the text of an inline template begins."""
-    import linecache
+# --- Names in templates -------------------------------------------------------------------
 
-    file, _, number = where.rpartition(":")
-    called = int(number)
-    lines = [line.rstrip("\n") for line in linecache.getlines(file)]
-    wanted = source.split("\n")
-    for at in range(max(0, called - 1), min(len(lines), called + 30)):
-        if lines[at].endswith(wanted[0]) if len(wanted) > 1 else wanted[0] in lines[at]:
-            if lines[at + 1 : at + len(wanted) - 1] == wanted[1:-1]:
-                column = lines[at].rfind(wanted[0]) if wanted[0] else len(lines[at])
-                return file, at + 1, column + 1
-    return file, called, 1
+
+class _BoundTemplate:
+    """A template with the names that mean something in it; *view* renders it, in *owner* it is written."""
+
+    __slots__ = ("_render", "_scope", "_conn_names")
+
+    def __init__(self, template: Any, view: type[View], owner: type[View]) -> None:
+        module = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
+        self._scope: dict[str, Any] = {}  # what is always the same
+        self._conn_names: dict[str, Callable[..., Any]] = {}  # functions that are given the conn of the request
+        if isinstance(template, Template):
+            self._define(template.names, view, owner, module)
+            self._render = template.bind(module, [*self._scope, *self._conn_names])
+        else:  # of another engine: it is offered all there is
+            self._scope.update((name, value) for name, value in module.items() if not name.startswith("_"))
+            self._define({"render", *_HTML_NAMES, *dir(view)}, view, owner, {})
+            self._render = template
+
+    def _define(self, names: Iterable[str], view: type[View], owner: type[View], module: Mapping[str, Any]) -> None:
+        """Say what *names* mean, but for globals of the module: these Python finds itself."""
+        instance = view.instance()
+        for name in names:
+            helper = _HTML_NAMES.get(name)
+            if name == "render":
+                self._conn_names[name] = instance._render_partial
+            elif _is_own_name(view, name):
+                self._scope[name] = getattr(instance, name)
+            elif name in module and module[name] is not helper:
+                continue
+            elif name in _CONN_HELPERS or name in ("render_existing", "render_many", "render_one"):
+                self._conn_names[name] = _HTML_NAMES[name]
+            elif helper is not None:
+                self._scope[name] = helper
+            elif (shared := _shared_global(owner, name)) is not None:
+                self._scope[name] = shared
+            elif name.endswith(("_path", "_url")):
+                self._scope[name] = _path_helper(name)
+
+    def __call__(self, assigns: Mapping[str, Any]) -> Any:
+        if not self._conn_names:
+            return self._render(assigns, self._scope)
+        conn = assigns.get("conn")
+        scope = dict(self._scope)
+        for name, function in self._conn_names.items():
+            scope[name] = functools.partial(function, conn) if name == "render" else functools.partial(function, conn=conn)
+        return self._render(assigns, scope)
+
+
+def _is_own_name(view: type[View], name: str) -> bool:
+    """Tell whether a view, or one that it extends, has defined *name* as a function for templates."""
+    return not name.startswith("__") and not hasattr(View, name) and hasattr(view, name)
+
+
+def _shared_global(owner: type[View], name: str) -> Any:
+    """Return what *name* means in the modules of the views that *owner* extends."""
+    for base in owner.__mro__[1:]:
+        module = sys.modules.get(base.__module__)
+        if base is not View and issubclass(base, View) and name in vars(module):
+            return vars(module)[name]
+    return None
+
+
+def _path_helper(name: str) -> Callable[..., str]:
+    """Return the path helper *name* of whichever router the conn or endpoint it is called with has."""
+
+    def helper(context: Any = None, *arguments: Any, **query: Any) -> str:
+        router = getattr(context, "router", None)
+        if router is None:
+            raise ArgumentError(
+                f"{name}({context!r}, ...): a path helper needs a conn that a router has matched, or the endpoint, as"
+                f" its first argument: {name}(@conn, ...)"
+            )
+        path: str = getattr(router.helpers, name)(context, *arguments, **query)
+        return path
+
+    return helper
 
 
 # --- Rendering ----------------------------------------------------------------------------
+
+
+class _LayoutAssigns(dict["str", "Any"]):
+    """The assigns of a layout, which hold the finished page."""
+
+    __slots__ = ("page",)
+
+    page: tuple[View, str]  # the view and the template it was rendered by
 
 
 def _view_instance(view: Any) -> View:
@@ -4083,51 +4205,88 @@ def render(view: Any, name: str, assigns: Mapping[str, Any] | None = None, /, **
         raise ArgumentError(f"render expects template to be a string, got: {name!r}")
     values = {**(assigns or {}), **more}
     layout = values.pop("layout", None)
+    if layout and (not isinstance(layout, tuple) or len(layout) != 2):
+        raise ArgumentError(f"render expects layout to be a view and a name, got: {layout!r}")
+    return _render_in_layout(layout, _view_instance(view), name, values)
+
+
+def _render_in_layout(layout: tuple[Any, str] | None, view: View, name: str, values: dict[str, Any]) -> Any:
     inner = _rendered(view, name, values)
     if not layout:
         return inner
-    layout_view, layout_name = layout
-    return _rendered(layout_view, layout_name, {**values, "inner": inner, "inner_content": inner})
+    assigns = _LayoutAssigns(values, inner=inner, inner_content=inner, view_module=type(view), view_template=name)
+    assigns.page = view, name
+    return _rendered(_view_instance(layout[0]), layout[1], assigns)
 
 
-def _rendered(view: Any, name: str, values: dict[str, Any]) -> Any:
+def _rendered(view: View, name: str, values: dict[str, Any]) -> Any:
     try:
-        found = _view_instance(view).render(name, values)
-    except RecursionError:
-        raise PhoenixError(
-            f"rendering {name!r} of {_name_of(_view_instance(view).__class__)} does not end: a clause renders its own"
-            " name again.\nEnd the clauses of render() with `return super().render(name, assigns)`."
-        ) from None
-    return raw(found) if found.__class__ is str and name.endswith(".html") else found
+        found = view.render(name, values)
+    except RecursionError as error:
+        if _renders_itself(error, view, name):
+            raise PhoenixError(
+                f"rendering {name!r} of {_name_of(type(view))} does not end: it renders itself again and again.\n"
+                "End the clauses of render() with `return super().render(name, assigns)`."
+            ) from None
+        raise
+    except NameError as error:
+        if error.name in values and "@" not in str(error):
+            error.args = (f"{error}. Did you mean '@{error.name}'? What render() was given is read with an @.",)
+        raise
+    return Safe(found) if found.__class__ is str and name.endswith(".html") else found
+
+
+def _renders_itself(error: RecursionError, view: View, name: str) -> bool:
+    """Tell whether the frames of an endless recursion are those of rendering *name* over and over."""
+    times, frame = 0, error.__traceback__
+    while frame is not None:
+        here = frame.tb_frame.f_locals
+        times += here.get("name") == name and (here.get("self") is view or here.get("view") is view)
+        frame = frame.tb_next
+    return times > 20
 
 
 def render_to_string(view: Any, name: str, assigns: Mapping[str, Any] | None = None, /, **more: Any) -> str:
     """Render, and encode by format: data for ``"show.json"`` becomes JSON."""
-    return _encoded(name, render(view, name, assigns, **more))
+    return _encoded(_view_instance(view), name, render(view, name, assigns, **more))
 
 
-def _encoded(name: str, found: Any) -> str:
+def _encoded(view: View, name: str, found: Any) -> str:
     if isinstance(found, str):
         return found
-    if name.endswith(".json"):
-        return encode_json(found)
-    raise ArgumentError(f"the view rendered {name!r} as {found!r}, expected text")
+    encode = view.encoders.get(name.rpartition(".")[2])
+    if encode is None:
+        raise ArgumentError(
+            f"{_name_of(type(view))} rendered {name!r} as {found!r}, expected text: no encoder makes text of data"
+            f" for this format. There are: {', '.join(sorted(view.encoders))}."
+        )
+    return encode(found)
 
 
 def render_existing(view: Any, name: str, assigns: Mapping[str, Any] | None = None, /, **more: Any) -> Any:
     """As ``render``, but ``None`` when there is no such template."""
-    return render(view, name, assigns, **more) if name in _view_instance(view).templates() else None
+    try:
+        return render(view, name, assigns, **more)
+    except TemplateNotFoundError as error:
+        if error.name == name and error.view is type(_view_instance(view)):
+            return None
+        raise  # it is there, and renders another that is not
 
 
-def render_many(items: Iterable[Any], view: Any, name: str, assigns: Mapping[str, Any] | None = None, *, as_: str = "", **more: Any) -> list[Any]:
+def render_many(
+    items: Iterable[Any], view: Any, name: str, assigns: Mapping[str, Any] | None = None, *, as_: str = "", **more: Any
+) -> list[Any]:
     """Render once for each item, which the template reads as ``@user`` in a ``UserView``, or as ``@`` + *as_*."""
     key = as_ or _unsuffix(type(_view_instance(view)).__name__, "View")
     return [render(view, name, {**(assigns or {}), **more, key: item}) for item in items]
 
 
-def render_one(item: Any, view: Any, name: str, assigns: Mapping[str, Any] | None = None, *, as_: str = "", **more: Any) -> Any:
+def render_one(
+    item: Any, view: Any, name: str, assigns: Mapping[str, Any] | None = None, *, as_: str = "", **more: Any
+) -> Any:
     """As ``render_many`` for one item; ``None`` for ``None``."""
     return None if item is None else render_many([item], view, name, assigns, as_=as_, **more)[0]
+
 
 # --- HTML helpers: tags -------------------------------------------------------------------
 #
@@ -4857,18 +5016,24 @@ _HTML_NAMES: dict[str, Any] = {
 # request is answered by the first route, in the order they were written, whose verb, host and
 # path match. Order is the only rule of precedence, so what you read is what happens.
 #
-# To find that first route without asking each of them, the paths are kept as a tree with one
-# level per segment. Every branch knows the number of the earliest route on it, so a search
-# that has found route 7 does not look into branches that begin at 9. Paths without parameters
-# need no search: they stand in one dictionary. The time of a match does not depend on the
-# number of routes.
+# To find that first route without asking each of them, routes are sorted by shape. Two routes
+# are of one shape when their paths are fixed in the same places:
+#
+#     /users/:id/edit      fixed: 1st "users", 3rd "edit"     \  one shape, so they stand in
+#     /shops/:name/items   fixed: 1st "shops", 3rd "items"    /  one dictionary
+#     /users/:id           fixed: 1st "users"
+#
+# All routes of a shape stand in one dictionary, under the texts of their fixed places. A request
+# takes one look-up for each shape that its path could be of. Apps have few shapes, however many
+# their routes; so the time of a match does not depend on the number of routes. Paths without
+# parameters need not even be split: they stand in a dictionary as they are.
 #
 # The same table, read in the other direction, gives the path helpers.
 #
 # Sources: Phoenix.Router, Phoenix.Router.Scope, Plug.Router.Utils; RFC 3986 §3.3 (paths).
 
 __all__ += [
-    "Router", "Route", "NoRouteError", "MethodNotAllowedError", "RouterWarning",
+    "Router", "Route", "NoRouteError", "MethodNotAllowedError", "ActionClauseError", "RouterWarning",
     "get", "post", "put", "patch", "delete", "options", "head", "connect", "trace", "match", "Block",
     "scope", "pipeline", "pipe_through", "resources", "resource", "member", "collection", "forward", "format_routes",
 ]  # fmt: skip
@@ -4881,7 +5046,7 @@ class NoRouteError(PhoenixError):
 
     def __init__(self, conn: BaseConn, router: type) -> None:
         self.conn, self.router = conn, router
-        super().__init__(f"no route found for {conn.method} /{'/'.join(conn.path_info)} ({_name_of(router)})")
+        super().__init__(f"no route found for {conn.method} {_path_of(conn)} ({_name_of(router)})")
 
 
 class MethodNotAllowedError(PhoenixError):
@@ -4891,29 +5056,36 @@ class MethodNotAllowedError(PhoenixError):
 
     def __init__(self, conn: BaseConn, allowed: Sequence[str]) -> None:
         self.conn, self.allowed = conn, allowed
-        conn._resp_headers["allow"] = (", ".join(allowed),)
-        super().__init__(
-            f"{conn.method} is not allowed for /{'/'.join(conn.path_info)}, its routes take {', '.join(allowed)}"
-        )
+        super().__init__(f"{conn.method} is not allowed for {_path_of(conn)}, its routes take {', '.join(allowed)}")
+
+
+class ActionClauseError(BadRequestError):
+    """No case of an action's ``match`` takes these params: status 400."""
 
 
 class RouterWarning(UserWarning):
-    """A route that can never answer, or a helper that can never be called."""
+    """A route that can never answer, a helper that can never be called, or a path without its slash."""
+
+
+def _path_of(conn: BaseConn) -> str:
+    return "/" + "/".join([*conn.script_name, *conn.path_info])
 
 
 # --- Paths --------------------------------------------------------------------------------
 
 _DYNAMIC = re.compile(r"(?<!\\)([:*])")
 _NAME = re.compile(r"[a-z_][A-Za-z0-9_]*")
+_SAFE_IN_PATH = "!$&'()*+,;=:@"  # RFC 3986 §3.3: what a segment may hold besides letters, digits and -._~
 
 
 class _Segment:
     """One segment of a route's path: text, or ``prefix`` + ``:name``, or ``prefix`` + ``*name``."""
 
-    __slots__ = ("text", "kind", "name")
+    __slots__ = ("text", "kind", "name", "quoted")
 
     def __init__(self, text: str, kind: str = "", name: str = "") -> None:
         self.text, self.kind, self.name = text, kind, name  # text is the prefix when kind is ":" or "*"
+        self.quoted = quote(text, safe=_SAFE_IN_PATH)
 
 
 def _parse_path(path: str) -> list[_Segment]:
@@ -4922,17 +5094,17 @@ def _parse_path(path: str) -> list[_Segment]:
     segments = [_parse_segment(part, path) for part in parts]
     for segment, part in zip(segments[:-1], parts):
         if segment.kind == "*":
-            raise ArgumentError(f"globs (*var) must always be in the last path, got glob in: {part!r}")
+            raise ArgumentError(f'globs (*var) must always be in the last path, got glob in: "{part}"')
     names = [segment.name for segment in segments if segment.kind]
     if len(set(names)) != len(names):
-        raise ArgumentError(f"the path {path!r} has two parameters of one name")
+        raise ArgumentError(f'two parameters of the path "{path}" have one name')
     return segments
 
 
 def _parse_segment(part: str, path: str) -> _Segment:
     marks = list(_DYNAMIC.finditer(part))
     if not marks:
-        return _Segment(part.replace("\\:", ":").replace("\\*", "*"))
+        return _Segment(_unescape(part))
     at, kind = marks[0].start(), marks[0][1]
     name = _NAME.match(part, at + 1)
     if name is None:
@@ -4941,16 +5113,18 @@ def _parse_segment(part: str, path: str) -> _Segment:
             f" or underscore, got: {part}"
         )
     if len(marks) > 1:
-        raise ArgumentError(
-            f"only one dynamic entry (:var or *glob) per path segment is allowed, got: {part!r}"
-        )
+        raise ArgumentError(f'only one dynamic entry (:var or *glob) per path segment is allowed, got: "{part}"')
+    if name.end() != len(part) and kind == "*":
+        raise ArgumentError(f'globs (*var) cannot be followed by suffixes, got: "{part}"')
     if name.end() != len(part):
-        if kind == "*":
-            raise ArgumentError(f"globs (*var) cannot be followed by suffixes, got: {part!r}")
         raise ArgumentError(
-            f"invalid dynamic path. Only letters, numbers, and underscore are allowed after : in {path!r}"
+            f'invalid dynamic path. Only letters, numbers, and underscore are allowed after : in "{path}"'
         )
-    return _Segment(part[:at].replace("\\:", ":").replace("\\*", "*"), kind, name[0])
+    return _Segment(_unescape(part[:at]), kind, name[0])
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\:", ":").replace("\\*", "*")
 
 
 def _decode_segment(segment: str) -> str:
@@ -4969,15 +5143,17 @@ class Route:
     """One line of the table: which verb, path and host it answers, and with what.
 
     ``verb`` (``"*"`` for any), ``path``, ``plug`` and ``action``, ``helper`` (``"user"`` or ``None``),
-    ``pipe_through`` (names of pipelines), ``host``, ``where`` (file and line).
+    ``pipe_through`` (names of pipelines), ``hosts``, ``where`` (file and line).
     """
 
     __slots__ = (
         "verb", "path", "plug", "action", "helper", "pipe_through", "hosts", "where", "label", "index",
-        "assigns", "private", "segments", "names", "steps",
+        "assigns", "private", "segments", "names", "steps", "_slots", "_rest",
     )  # fmt: skip
 
-    def __init__(self, verb: str, path: str, plug: Any, action: str | None, helper: str | None, where: str) -> None:
+    def __init__(
+        self, verb: str, path: str, plug: Any, action: str | None, helper: str | None, where: str, below: bool = False
+    ) -> None:
         self.verb = verb
         self.plug = plug
         self.action = action
@@ -4986,6 +5162,11 @@ class Route:
         self.segments = _parse_path(path)
         self.path = "/" + "/".join(part for part in path.split("/") if part)
         self.names = tuple(segment.name for segment in self.segments if segment.kind)
+        slots = [(segment.kind, segment.name, at, len(segment.text)) for at, segment in enumerate(self.segments)]
+        self._slots = [(name, at, prefix) for kind, name, at, prefix in slots if kind == ":"]
+        self._rest = next(((name, at, prefix) for kind, name, at, prefix in slots if kind == "*"), None)
+        if below:  # it answers for everything below its path, and has no name for that
+            self.segments.append(_Segment("", "*"))
         self.pipe_through: list[str] = []
         self.hosts: tuple[str, ...] = ()
         self.label = ""
@@ -4999,116 +5180,129 @@ class Route:
 
     def answers_host(self, host: str) -> bool:
         """Tell whether this route is for *host*: an exact name, or a prefix such as ``"api."``."""
+        host = host.lower()
         return not self.hosts or any(host == own or own.endswith(".") and host.startswith(own) for own in self.hosts)
+
+    def path_params(self, segments: Sequence[str]) -> dict[str, Any]:
+        """Return what the parameters of this route are in a path that it matches."""
+        params: dict[str, Any] = {name: segments[at][prefix:] for name, at, prefix in self._slots}
+        if self._rest is not None:
+            name, at, prefix = self._rest
+            params[name] = [segments[at][prefix:], *segments[at + 1 :]] if prefix else list(segments[at:])
+        return params
+
+    def sample_paths(self, longest: int) -> Iterator[list[str]]:
+        """Yield paths that match, one of each kind up to *longest* segments, whose parameters are like no other text."""
+        path = [segment.text + "\0" if segment.kind == ":" else segment.text for segment in self.segments]
+        if not self.segments or self.segments[-1].kind != "*":
+            yield path
+            return
+        *path, prefix = path
+        for more in range(max(longest - len(path), 0) + 1):
+            rest = ["\0"] * more
+            if not prefix:
+                yield path + rest
+            else:
+                yield [*path, prefix, *rest]
+                yield [*path, prefix + "\0", *rest]
+
+    def sample_hosts(self) -> list[str]:
+        """Return hosts that match, one of each kind."""
+        return [own + "\0" if own.endswith(".") else own for own in self.hosts] or ["\0"]
 
 
 # --- The table ----------------------------------------------------------------------------
 
 
-class _Node:
-    """A place in the tree of paths: what may follow here, and the routes that end here."""
-
-    __slots__ = ("earliest", "static", "params", "globs", "routes")
-
-    def __init__(self) -> None:
-        self.earliest = sys.maxsize  # the lowest index of a route here or below
-        self.static: dict[str, _Node] = {}
-        self.params: list[tuple[str, _Node]] = []  # (prefix, what follows)
-        self.globs: list[tuple[str, Route]] = []
-        self.routes: list[Route] = []
-
-    def add(self, route: Route) -> None:
-        node = self
-        node.earliest = min(node.earliest, route.index)
-        for segment in route.segments:
-            if segment.kind == "*":
-                node.globs.append((segment.text, route))
-                return
-            node = node._child(segment)
-            node.earliest = min(node.earliest, route.index)
-        node.routes.append(route)
-
-    def _child(self, segment: _Segment) -> _Node:
-        if not segment.kind:
-            return self.static.setdefault(segment.text, _Node())
-        for prefix, child in self.params:
-            if prefix == segment.text:
-                return child
-        self.params.append((segment.text, _Node()))
-        return self.params[-1][1]
+# A fixed place is (position, None, 0) where a whole segment is fixed, and (position, length, shortest) where only its
+# beginning is, and it must not be shorter than that.
+_FixedPlace: TypeAlias = "tuple[int, int | None, int]"
 
 
 class _Table:
-    """All routes of one verb (and those for any verb), to be searched by path."""
+    """All routes of one verb, and those for any verb, to be searched by path."""
 
-    __slots__ = ("root", "static")
+    __slots__ = ("static", "_by_length", "_longer")
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.root = _Node()
+        shapes: dict[Any, _Shape] = {}
         for route in routes:
-            self.root.add(route)
-        self.static: dict[str, Route] = {}
+            places = _fixed_places(route)
+            if places not in shapes:
+                shapes[places] = _Shape(*places, route.index)
+            shapes[places].add(route)
+        # In the order of their first routes, for a dictionary keeps the order in which it was filled.
+        found = [(shape.length, shape.below, (shape.earliest, shape.key, shape.routes)) for shape in shapes.values()]
+        longest = max((length for length, _, _ in found), default=0)
+        self._by_length = [
+            [entry for length, below, entry in found if length == count or below and length < count]
+            for count in range(longest + 1)
+        ]
+        self._longer = [entry for _, below, entry in found if below]
+        self.static: dict[str, Route] = {}  # where a path alone decides, for any host
         for route in routes:
-            if not route.names and "%" not in route.path:
-                found = self.search([segment.text for segment in route.segments], "")
-                if found is not None and found[0] is route and not route.hosts:
-                    self.static[route.path] = route
+            texts = [segment.text for segment in route.segments]
+            fixed = not route.hosts and not any(segment.kind for segment in route.segments) and "%" not in route.path
+            if fixed and self.search(texts, None) is route:
+                self.static["/" + "/".join(texts)] = route
 
-    def search(self, segments: Sequence[str], host: str) -> tuple[Route, list[Any]] | None:
-        """Return the first route for *segments*, with the values of its parameters."""
-        node = self.root
-        values: list[Any] = []
-        for at, segment in enumerate(segments):  # as long as there is only one way to go
-            child = node.static.get(segment)
-            if node.globs or (child is not None and node.params) or len(node.params) > 1:
-                return self._branch(node, segments, at, values, host)
-            if child is None:
-                if not node.params:
-                    return None
-                prefix, child = node.params[0]
-                if prefix:
-                    if not segment.startswith(prefix) or len(segment) == len(prefix):
-                        return None
-                    segment = segment[len(prefix) :]
-                values.append(segment)
-            node = child
-        if len(node.routes) == 1 and not node.globs and not node.routes[0].hosts:
-            return node.routes[0], values
-        return self._branch(node, segments, len(segments), values, host)
-
-    def _branch(
-        self, node: _Node, segments: Sequence[str], at: int, values: list[Any], host: str
-    ) -> tuple[Route, list[Any]] | None:
-        best: tuple[Route, list[Any]] | None = None
-        for route, found in self._candidates(node, segments, at, values, [sys.maxsize]):
-            if route.answers_host(host) and (best is None or route.index < best[0].index):
-                best = route, found
+    def search(self, segments: Sequence[str], host: str | None) -> Route | None:
+        """Return the first route for *segments* and *host*, or, when that is ``None``, for whichever host."""
+        best, limit = None, sys.maxsize
+        count = len(segments)
+        for earliest, key, routes in self._by_length[count] if count < len(self._by_length) else self._longer:
+            if earliest > limit:
+                break
+            for route in routes.get(key(segments), ()):
+                if route.index > limit:
+                    break
+                if not route.hosts or host is None or route.answers_host(host):
+                    best, limit = route, route.index
+                    break
         return best
 
-    def _candidates(
-        self, node: _Node, segments: Sequence[str], at: int, values: list[Any], limit: list[int]
-    ) -> Iterator[tuple[Route, list[Any]]]:
-        """Yield the routes that match from *node* on, leaving out branches that begin behind ``limit[0]``."""
-        if node.earliest >= limit[0]:
-            return
-        for prefix, route in node.globs:
-            rest = list(segments[at:])
-            if not prefix or rest and rest[0].startswith(prefix):
-                if not route.hosts:
-                    limit[0] = min(limit[0], route.index)
-                yield route, [*values, [rest[0][len(prefix) :], *rest[1:]] if prefix else rest]
-        if at == len(segments):
-            for route in node.routes:
-                if not route.hosts:
-                    limit[0] = min(limit[0], route.index)
-                yield route, values
-            return
-        segment = segments[at]
-        if segment in node.static:
-            yield from self._candidates(node.static[segment], segments, at + 1, values, limit)
-        for prefix, child in node.params:
-            if segment.startswith(prefix) and len(segment) > len(prefix):
-                yield from self._candidates(child, segments, at + 1, [*values, segment[len(prefix) :]], limit)
+
+class _Shape:
+    """The routes whose paths are fixed in the same places, by what stands in these."""
+
+    __slots__ = ("length", "below", "key", "routes", "earliest")
+
+    def __init__(self, length: int, below: bool, places: Sequence[_FixedPlace], earliest: int) -> None:
+        self.length = length  # the number of segments; with `below`, the least
+        self.below = below
+        self.key = _key_reader(places)
+        self.routes: dict[Any, list[Route]] = {}
+        self.earliest = earliest  # the index of its first route
+
+    def add(self, route: Route) -> None:
+        same = self.routes.setdefault(self.key(next(route.sample_paths(0))), [])
+        if not same or same[-1].hosts:  # behind a route for all hosts, another is never asked
+            same.append(route)
+
+
+def _fixed_places(route: Route) -> tuple[int, bool, tuple[_FixedPlace, ...]]:
+    """Return the shape of a route's path: its length, whether it goes on below that, and its fixed places."""
+    segments = route.segments
+    below = bool(segments) and segments[-1].kind == "*"
+    places = tuple(
+        (at, len(segment.text), len(segment.text) + (segment.kind == ":")) if segment.kind else (at, None, 0)
+        for at, segment in enumerate(segments)
+        if segment.text
+    )
+    return len(segments) - (below and not segments[-1].text), below, places
+
+
+def _key_reader(places: Sequence[_FixedPlace]) -> Callable[[Sequence[str]], Any]:
+    """Return the function that reads from a path what stands in the fixed *places*."""
+    if not places:
+        return lambda segments: None
+    if all(length is None for _, length, _ in places):
+        return itemgetter(*[at for at, _, _ in places])  # the usual case, and a fast one
+
+    def read(segments: Sequence[str]) -> Any:
+        return tuple([segments[at][:stop] if len(segments[at]) >= least else None for at, stop, least in places])
+
+    return read
 
 
 # --- Helpers ------------------------------------------------------------------------------
@@ -5134,22 +5328,11 @@ class Helpers:
 
     def __getattr__(self, name: str) -> Callable[..., str]:
         base, _, kind = name.rpartition("_")
-        if kind not in ("path", "url") or base not in self._routes:
-            raise AttributeError(
-                f"{self._router.__name__} has no helper {name!r}." + _did_you_mean(name, dir(self))
-            )
-
-        def helper(context: Any, *arguments: Any, **query: Any) -> str:
-            path = self._path(base, kind, arguments, query)
-            return self._prefix(context, kind) + path
-
-        def bare(context: Any, *arguments: Any, **query: Any) -> str:
-            path = helper(context, *arguments, **query)
-            return path if len(path) == 1 or not path.endswith("/") else path
-
-        bare.__name__ = name
-        self.__dict__[name] = bare
-        return bare
+        if name.startswith("_") or kind not in ("path", "url") or base not in self._routes:
+            raise AttributeError(f"{self._router.__name__} has no helper {name!r}." + _did_you_mean(name, dir(self)))
+        helper = _Helper(self._router, name, kind, self._routes[base])
+        self.__dict__[name] = helper
+        return helper
 
     def static_path(self, context: Any, path: str) -> str:
         """Return the path of a static file, with its version when the endpoint knows it."""
@@ -5159,86 +5342,111 @@ class Helpers:
         """Return the URL of a static file, with its version when the endpoint knows it."""
         return str(_endpoint_of(context).static_url(path))
 
-    def _prefix(self, context: Any, kind: str) -> str:
-        """Return what stands before the paths of this router: the host for URLs, and the place it is forwarded at."""
-        place = ""
-        if isinstance(context, BaseConn):
-            forwards = context.private.get("phoenix_forwards", {})
-            place = "".join("/" + part for part in forwards.get(self._router, ()))
-            if kind == "url" and "phoenix_router_url" in context.private:
-                return str(context.private["phoenix_router_url"]) + place
-        if kind == "url":
-            return str(_endpoint_of(context).url("")) + place
-        endpoint = context.endpoint if isinstance(context, BaseConn) else context
-        if endpoint is None:
-            return place
-        return getattr(endpoint, "path_prefix", "") + place
 
-    def _path(self, name: str, kind: str, arguments: tuple[Any, ...], query: dict[str, Any]) -> str:
-        routes = self._routes[name]
+class _Helper:
+    """One helper, which chooses among the routes of its name by the action and the number of values."""
+
+    def __init__(self, router: type[Router], name: str, kind: str, routes: Sequence[Route]) -> None:
+        self.router, self.name, self.kind, self.routes = router, name, kind, routes
+
+    def __call__(self, context: Any, *arguments: Any, **query: Any) -> str:
+        if isinstance(context, str):
+            raise ArgumentError(f"{self.name}({context!r}, ...) needs the conn or the endpoint as its first argument")
+        chosen, values = self._chosen(arguments)
+        route, values, more = self._clause(chosen, values)
+        pairs = [(key, value) for key, value in (*more, *query.items()) if key not in route.names]
+        return _prefix_of(self.router, context, self.kind) + _build_path(route, values, pairs)
+
+    def _chosen(self, arguments: tuple[Any, ...]) -> tuple[list[Route], tuple[Any, ...]]:
+        """Return the routes of the action that is asked for, and the values that follow it."""
         action = arguments[0] if arguments and isinstance(arguments[0], str) else None
-        wanted = (action, _ACTION_ALIASES.get(action))
-        chosen = [route for route in routes if route.action is not None and route.action in wanted]
-        values = arguments[1:]
-        if not chosen:
-            chosen, values = [route for route in routes if route.action is None], arguments
-        if not chosen:
-            raise ArgumentError(
-                f"no action {action!r} for {self._router.__name__}.helpers.{name}_{kind}."
-                " The following actions/clauses are supported:\n\n" + self._signatures(routes, kind)
-            )
-        more: Any = ()
-        route = next((route for route in chosen if len(route.names) == len(values)), None)
-        if route is None and values:
-            route = next((route for route in chosen if len(route.names) == len(values) - 1), None)
-            values, more = values[:-1], values[-1]
-        if route is None:
-            raise ArgumentError(
-                f"no function clause for {self._router.__name__}.helpers.{name}_{kind} and action {chosen[0].action!r}"
-                f" with {len(arguments) - 1 if chosen[0].action else len(arguments)} values."
-                " The following actions/clauses are supported:\n\n" + self._signatures(chosen, kind)
-            )
-        if more is not None and not isinstance(more, (Mapping, list, tuple)):
-            raise ArgumentError(
-                f"{name}_{kind}(..., {more!r}): the last argument is the query, expected a mapping.\n"
-                f"Write {name}_{kind}(conn, {route.action!r}, page=5, per_page=10)."
-            )
-        return _build_path(route, values, _query_pairs(more, query, route.names))
+        for wanted in (action, _SYNONYMS.get(action or "")):
+            chosen = [route for route in self.routes if wanted is not None and route.action == wanted]
+            if chosen:
+                return chosen, arguments[1:]
+        chosen = [route for route in self.routes if route.action is None]  # those of functions
+        if chosen:
+            return chosen, arguments
+        raise ArgumentError(
+            f"no action {', '.join(map(repr, arguments[:1])) or None} for {self.router.__name__}.helpers.{self.name}."
+            " The following actions/clauses are supported:\n\n" + self._signatures(self.routes)
+        )
 
-    def _signatures(self, routes: Sequence[Route], kind: str) -> str:
-        lines = {
-            f"    {route.helper}_{kind}("
-            + ", ".join(["conn_or_endpoint", *([f'"{route.action}"'] if route.action else []), *route.names, "**query"])
-            + ")"
-            for route in routes
-        }
+    def _clause(
+        self, chosen: Sequence[Route], values: tuple[Any, ...]
+    ) -> tuple[Route, tuple[Any, ...], Iterable[tuple[str, Any]]]:
+        """Return the route that takes so many values, these, and the pairs of the query that follow them."""
+        by_count = {len(route.names): route for route in reversed(chosen)}
+        ends_in_query = bool(values) and isinstance(values[-1], Mapping)  # no parameter of a path is one
+        if len(values) in by_count and not ends_in_query:
+            return by_count[len(values)], values, ()
+        if not values or len(values) - 1 not in by_count:
+            raise ArgumentError(
+                f"no function clause for {self.router.__name__}.helpers.{self.name} and action {chosen[0].action!r}"
+                f" with {len(values)} values. The following actions/clauses are supported:\n\n" + self._signatures(chosen)
+            )
+        *values_of_path, more = values
+        route = by_count[len(values_of_path)]
+        pairs = more.items() if isinstance(more, Mapping) else () if more is None else more
+        if isinstance(pairs, str) or not isinstance(pairs, Iterable) or not all(map(_is_pair, pairs)):
+            given = ", ".join(["conn", *map(repr, filter(None, [route.action])), *map(repr, values_of_path)])
+            raise ArgumentError(
+                f"{self.name}({given}, {more!r}): what follows the values of the path is the query, expected a mapping"
+                f" or keywords. Write {self.name}({given}, page=5, per_page=10)."
+            )
+        return route, tuple(values_of_path), pairs
+
+    def _signatures(self, routes: Sequence[Route]) -> str:
+        lines = set()
+        for route in routes:
+            action = [f'"{route.action}"'] if route.action else []
+            lines.add(f"    {self.name}({', '.join(['conn_or_endpoint', *action, *route.names, '**query'])})")
         return "\n".join(sorted(lines))
 
 
-def _query_pairs(more: Any, query: dict[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
-    pairs = list(more.items() if isinstance(more, Mapping) else more or ()) + list(query.items())
-    return [(key, value) for key, value in pairs if key not in names]
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2
 
 
-def _build_path(route: Route, values: Sequence[Any], query: Sequence[tuple[str, Any]]) -> str:
+def _build_path(route: Route, values: Sequence[Any], query: list[tuple[str, Any]]) -> str:
     """Return the path of *route* with *values* in the places of its parameters; all of them percent-encoded."""
     left = iter(values)
-    parts = []
+    path = ""
     for segment in route.segments:
-        part = quote(segment.text, safe="!$&'()*+,;=:@")
         if segment.kind == ":":
-            part += quote(to_param(next(left)), safe="")
-        elif segment.kind == "*":
+            path += f"/{segment.quoted}{quote(to_param(next(left)), safe='')}"
+        elif segment.kind == "*" and segment.name:
             rest = next(left)
-            rest = rest.split("/") if isinstance(rest, str) else rest
-            part += "/".join(quote(to_param(item), safe="") for item in rest)
-        parts.append(part)
-    text = encode_query(list(query)) if query else ""
-    return "/" + "/".join(parts) + (f"?{text}" if text else "")
+            parts = [quote(to_param(part), safe="") for part in (rest.split("/") if isinstance(rest, str) else rest)]
+            path += "/" + segment.quoted + "/".join(parts) if parts or segment.quoted else ""
+        elif not segment.kind:
+            path += "/" + segment.quoted
+    text = encode_query(query) if query else ""
+    return (path or "/") + (f"?{text}" if text else "")
+
+
+def _prefix_of(router: type[Router], context: Any, kind: str) -> str:
+    """Return what stands before the paths of *router*: for URLs the host, then where it is mounted."""
+    endpoint = getattr(context, "endpoint", context)
+    own: str = getattr(endpoint, "path_prefix", "")
+    script: Sequence[str] = ()
+    forwarded: str = getattr(getattr(endpoint, "router", None), "_forwards", {}).get(router, "")
+    if isinstance(context, BaseConn):
+        places = context.private.get("phoenix_forwards", {})
+        root = places.get(None, context.script_name)  # where the app itself is mounted
+        script = () if own else root
+        if router in places:
+            forwarded = "".join("/" + part for part in places[router][len(root) :])
+    place = "".join("/" + part for part in script) + forwarded
+    if kind == "path":
+        return own + place
+    if isinstance(context, BaseConn) and "phoenix_router_url" in context.private:
+        return str(context.private["phoenix_router_url"]) + place
+    return str(_endpoint_of(context).url("")) + place
 
 
 def _endpoint_of(context: Any) -> Any:
-    endpoint = context.endpoint if isinstance(context, BaseConn) else context
+    endpoint = getattr(context, "endpoint", context)
     if endpoint is None or not hasattr(endpoint, "url"):
         raise ArgumentError(f"a URL needs a conn of an endpoint, or an endpoint, got: {context!r}")
     return endpoint
@@ -5256,8 +5464,7 @@ class BoundHelpers:
         return dir(self._helpers)
 
     def __getattr__(self, name: str) -> Callable[..., str]:
-        helper = getattr(self._helpers, name)
-        return lambda *arguments, **query: helper(self._conn, *arguments, **query)
+        return functools.partial(getattr(self._helpers, name), self._conn)
 
 
 # --- Recording routes ---------------------------------------------------------------------
@@ -5272,22 +5479,25 @@ _RESOURCE_ROUTES = (  # action, verb, what follows the path; the order is the or
     ("update", "PUT", "/:id"),
     ("destroy", "DELETE", "/:id"),
 )
-_ACTION_ALIASES: dict[str | None, str] = {"delete": "destroy"}  # one name for the action, either word for the caller
 _RESOURCE_ACTIONS = tuple(dict.fromkeys(action for action, _, _ in _RESOURCE_ROUTES))
+_SYNONYMS = {"destroy": "delete", "delete": "destroy"}  # one action, which has had two names
+
+_Entries: TypeAlias = "list[Route | _Entries]"  # routes in their order; a list inside can still be added to
 
 
 class _Scope:
     """What surrounds the routes being written: prefixes of path and helper, hosts, pipelines."""
 
-    __slots__ = ("path", "as_", "hosts", "pipes", "assigns", "private", "resource", "extra_of")
+    __slots__ = ("path", "as_", "hosts", "pipes", "assigns", "private", "entries", "resource", "extra_of")
 
     def __init__(self, outer: _Scope | None = None) -> None:
         self.path: str = outer.path if outer else ""
         self.as_: tuple[str, ...] = outer.as_ if outer else ()
         self.hosts: tuple[str, ...] = outer.hosts if outer else ()
-        self.pipes: list[Any] = list(outer.pipes) if outer else []
+        self.pipes: list[str | PlugEntry] = list(outer.pipes) if outer else []
         self.assigns: dict[str, Any] = dict(outer.assigns) if outer else {}
         self.private: dict[str, Any] = dict(outer.private) if outer else {}
+        self.entries: _Entries = outer.entries if outer else []
         self.resource: _Resource | None = None  # the one whose block this is
         self.extra_of: _Resource | None = outer.extra_of if outer else None  # the one whose member block this is
 
@@ -5295,25 +5505,38 @@ class _Scope:
 class _Resource:
     """A resource whose block is being written."""
 
-    __slots__ = ("path", "param", "as_", "outer", "first")
+    __slots__ = ("path", "param", "as_", "outer", "early")
 
-    def __init__(self, path: str, param: str | None, as_: str, outer: _Scope, first: Route | None) -> None:
+    def __init__(self, path: str, param: str | None, as_: str, outer: _Scope, early: _Entries) -> None:
         self.path = path
         self.param = param  # None for a singleton
         self.as_ = as_
         self.outer = outer
-        self.first = first  # its first route, before which its member and collection routes go
+        self.early = early  # where its member and collection routes go, before `show` would take them for an id
 
 
 class _RouterRecorder:
     """Records the words in the body of a router."""
 
-    def __init__(self) -> None:
-        self.routes: list[Route] = []
-        self.pipelines: dict[str, list[PlugEntry]] = {}
+    def __init__(self, pipelines: Mapping[str, list[PlugEntry]]) -> None:
+        self.pipelines = dict(pipelines)
         self.scopes = [_Scope()]
         self.open_pipeline: str | None = None
+        self.unused: dict[Block, str] = {}  # blocks that mean nothing without `with`, until they are entered
         self.mount: Any = None  # the socket whose block this is: see Channels
+
+    def routes(self) -> Iterator[Route]:
+        """Yield the routes in the order in which they are to be matched. Raises ``DefinitionError``."""
+        for message in self.unused.values():
+            raise DefinitionError(message)
+        return _in_order(self.scopes[0].entries)
+
+    def _block(self, word: str, where: str, enter: Callable[[], object], leave: Callable[[], object]) -> Block:
+        block = Block(lambda: (self.unused.pop(block, None), enter()), leave)
+        self.unused[block] = f"{where}: {word} does nothing alone: write `with {word}:` and its routes below"
+        return block
+
+    # --- Pipelines ------------------------------------------------------------------------
 
     def plug(self, target: Any, arguments: tuple[Any, ...], options: dict[str, Any], where: str) -> PlugEntry:
         if self.open_pipeline is None:
@@ -5338,7 +5561,7 @@ class _RouterRecorder:
         def leave() -> None:
             self.open_pipeline = None
 
-        return Block(enter, leave)
+        return self._block(f'pipeline("{name}")', where, enter, leave)
 
     def pipe_through(self, pipes: tuple[Any, ...], where: str) -> None:
         if self.open_pipeline is not None:
@@ -5346,14 +5569,23 @@ class _RouterRecorder:
         if len(self.scopes) == 1:
             raise DefinitionError(f'{where}: pipe_through belongs inside a scope: `with scope("/"): pipe_through(...)`')
         for pipe in pipes:
-            if pipe in self.scopes[-1].pipes:
-                raise DefinitionError(f"{where}: duplicate pipe_through for {pipe!r}: the scope runs it already")
             if isinstance(pipe, str) and pipe not in self.pipelines:
                 raise DefinitionError(
                     f"{where}: unknown pipeline {pipe!r}.{_did_you_mean(pipe, self.pipelines)}"
                     f' Define it above: `with pipeline("{pipe}"):`'
                 )
-            self.scopes[-1].pipes.append(pipe if isinstance(pipe, str) else PlugEntry(pipe, (), {}, where))
+            entry = pipe if isinstance(pipe, str) else PlugEntry(pipe, (), {}, where)
+            if any(_is_same_pipe(entry, other) for other in self.scopes[-1].pipes):
+                raise DefinitionError(f"{where}: duplicate pipe_through for {pipe!r}: the scope runs it already")
+            self.scopes[-1].pipes.append(entry)
+
+    def _pipe_steps(self, pipes: Sequence[str | PlugEntry]) -> tuple[_Step, ...]:
+        found: list[PlugEntry] = []
+        for pipe in pipes:
+            found += self.pipelines[pipe] if isinstance(pipe, str) else [pipe]
+        return _steps(found)
+
+    # --- Scopes and routes ----------------------------------------------------------------
 
     def scope(self, path: str, as_: str | bool | None, host: Any, assigns: Any, private: Any, where: str) -> Block:
         inner = _Scope(self.scopes[-1])
@@ -5363,20 +5595,26 @@ class _RouterRecorder:
         elif isinstance(as_, str):
             inner.as_ += (as_,)
         if host is not None:
-            inner.hosts = (host,) if isinstance(host, str) else tuple(host)
+            inner.hosts = self._checked_hosts(host, where)
         inner.assigns.update(assigns or {})
         inner.private.update(private or {})
-        return self._block(inner)
+        return self._scope_block(f'scope("{path}")', where, inner)
 
-    def _block(self, inner: _Scope) -> Block:
-        return Block(lambda: self.scopes.append(inner), lambda: self.scopes.pop())
+    def _scope_block(self, word: str, where: str, inner: _Scope) -> Block:
+        return self._block(word, where, lambda: self.scopes.append(inner), lambda: self.scopes.pop())
 
     def _checked_path(self, path: Any, where: str) -> str:
         if not isinstance(path, str):
             raise DefinitionError(f"{where}: router paths must be strings, got: {path!r}")
         if path and not path.startswith("/"):
-            _warn(f"router paths should begin with a forward slash, got: {path!r}", where)
+            _warn(f'router paths should begin with a forward slash, got: "{path}"', where)
         return "/" + path.strip("/") if path.strip("/") else ""
+
+    def _checked_hosts(self, host: Any, where: str) -> tuple[str, ...]:
+        hosts: list[Any] = [host] if isinstance(host, str) or not isinstance(host, Iterable) else list(host)
+        if not hosts or not all(isinstance(each, str) and each for each in hosts):
+            raise DefinitionError(f"{where}: expected router scope host= to be a string or list of strings, got: {host!r}")
+        return tuple(each.lower() for each in hosts)
 
     def route(
         self,
@@ -5389,13 +5627,17 @@ class _RouterRecorder:
         as_: str | bool | None = True,
         assigns: Mapping[str, Any] | None = None,
         private: Mapping[str, Any] | None = None,
+        below: bool = False,
     ) -> Route:
         scope = self.scopes[-1]
-        steps, label, action, name = _target_steps(target, _ACTION_ALIASES.get(action, action), where)
-        extra_of = scope.extra_of
-        helper = self._helper(scope, extra_of.as_ if extra_of else name, as_, where)
+        if self.open_pipeline is not None:
+            raise DefinitionError(f"{where}: cannot define a route inside a pipeline")
+        steps, label, action, name = _target_steps(target, action, where)
+        if scope.extra_of is not None:
+            action, name = action or name or None, scope.extra_of.as_  # a function is called by its name there
+        helper = self._helper(scope, name, as_, where)
         try:
-            route = Route(verb, scope.path + self._checked_path(path, where), target, action, helper, where)
+            route = Route(verb, scope.path + self._checked_path(path, where), target, action, helper, where, below)
         except ArgumentError as error:
             raise DefinitionError(f"{where}: {error}") from None
         route.label = label
@@ -5404,23 +5646,28 @@ class _RouterRecorder:
         route.assigns = {**scope.assigns, **(assigns or {})}
         route.private = {**scope.private, **(private or {})}
         route.steps = self._pipe_steps(scope.pipes) + steps
-        first = extra_of.first if extra_of else None
-        self.routes.insert(len(self.routes) if first is None else self.routes.index(first), route)
+        scope.entries.append(route)
         return route
 
-    def _pipe_steps(self, pipes: Sequence[Any]) -> tuple[_Step, ...]:
-        found: list[PlugEntry] = []
-        for pipe in pipes:
-            found += self.pipelines[pipe] if isinstance(pipe, str) else [pipe]
-        return _steps(found)
-
     def _helper(self, scope: _Scope, name: str, as_: str | bool | None, where: str) -> str | None:
-        if as_ is None or as_ is False or not name:
+        name = name if as_ is True else as_ or ""
+        if not name:
             return None
-        helper = "_".join((*scope.as_, name if as_ is True else as_))
+        helper = "_".join((*scope.as_, name))
         if helper == "static":
             raise DefinitionError(f"{where}: `static` is a reserved route prefix: give the route another name with as_=")
         return helper
+
+    def forward(self, path: str, target: Any, options: dict[str, Any], where: str) -> Route:
+        prefix = self.scopes[-1].path + self._checked_path(path, where)
+        if _DYNAMIC.search(prefix):
+            raise DefinitionError(
+                f'{where}: dynamic segment "{prefix}" not allowed when forwarding. Use a static path instead'
+            )
+        forward = _Forward(target, len(_parse_path(prefix)), where)
+        return self.route("*", path, forward, None, where, below=True, **options)
+
+    # --- Resources ------------------------------------------------------------------------
 
     def resources(self, path: str, target: Any, options: dict[str, Any], where: str) -> Block:
         singleton = options["singleton"]
@@ -5428,20 +5675,21 @@ class _RouterRecorder:
         as_ = options["as_"] or name
         param = options["param"]
         actions = self._chosen_actions(options, where)
-        first = None
+        base = self._checked_path(path, where)
+        outer = self.scopes[-1]
+        early: _Entries = []
+        outer.entries.append(early)
         for action, verb, suffix in _RESOURCE_ROUTES:
             if action in actions:
                 suffix = suffix.replace("/:id", "" if singleton else f"/:{param}")
                 helper = None if verb == "PUT" else as_  # PATCH has it
-                route = self.route(verb, path.rstrip("/") + suffix, target, action, where, as_=helper)
-                first = first or route
-        outer = self.scopes[-1]
+                self.route(verb, base + suffix, target, action, where, as_=helper)
         inner = _Scope(outer)
-        base = self._checked_path(path, where)
         inner.path += base if singleton else f"{base}/:{name}_{param}"
         inner.as_ += (as_,)
-        inner.resource = _Resource(base, None if singleton else param, as_, outer, first)
-        return self._block(inner)
+        inner.extra_of = None
+        inner.resource = _Resource(base, None if singleton else param, as_, outer, early)
+        return Block(lambda: self.scopes.append(inner), lambda: self.scopes.pop())
 
     def _chosen_actions(self, options: dict[str, Any], where: str) -> list[str]:
         singleton = options["singleton"]
@@ -5450,21 +5698,22 @@ class _RouterRecorder:
         for option, keep in (("only", True), ("except_", False)):
             if options[option] is None:
                 continue
-            given = [_ACTION_ALIASES.get(action, action) for action in options[option]]
-            if not set(given) <= set(supported):
+            given = [options[option]] if isinstance(options[option], str) else list(options[option])
+            named = {"destroy" if action == "delete" else action for action in given}
+            if not named <= set(supported):
                 raise DefinitionError(
                     f"{where}: invalid {option}= action(s) passed to resources.\n\n"
-                    f"supported {'singleton ' if singleton else ''}actions: {supported}\n\ngot: {list(options[option])}"
+                    f"supported {'singleton ' if singleton else ''}actions: {supported}\n\ngot: {given}"
                 )
-            chosen = [action for action in chosen if (action in given) is keep]
+            chosen = [action for action in chosen if (action in named) is keep]
         return chosen
 
     def member(self, where: str) -> Block:
         resource = self._open_resource("member", where)
-        return self._extra_routes(resource, "" if resource.param is None else f"/:{resource.param}")
+        return self._extra_routes("member()", where, resource, "" if resource.param is None else f"/:{resource.param}")
 
     def collection(self, where: str) -> Block:
-        return self._extra_routes(self._open_resource("collection", where), "")
+        return self._extra_routes("collection()", where, self._open_resource("collection", where), "")
 
     def _open_resource(self, word: str, where: str) -> _Resource:
         resource = self.scopes[-1].resource
@@ -5474,23 +5723,28 @@ class _RouterRecorder:
             )
         return resource
 
-    def _extra_routes(self, resource: _Resource, suffix: str) -> Block:
-        """Open a block for routes beside the eight; they go before `show`, which would take them for an id."""
+    def _extra_routes(self, word: str, where: str, resource: _Resource, suffix: str) -> Block:
+        """Open a block for routes beside the eight."""
         inner = _Scope(resource.outer)
         inner.path += resource.path + suffix
+        inner.pipes = list(self.scopes[-1].pipes)
+        inner.entries = resource.early
         inner.extra_of = resource
-        return self._block(inner)
+        return self._scope_block(word, where, inner)
 
-    def forward(self, path: str, target: Any, options: dict[str, Any], where: str) -> Route:
-        if ":" in path or "*" in path:
-            raise DefinitionError(
-                f"{where}: dynamic segment {path!r} not allowed when forwarding. Use a static path instead"
-            )
-        prefix = [part for part in (self.scopes[-1].path + "/" + path).split("/") if part]
-        target = _Forward(target, len(prefix), where)
-        route = self.route("*", path, target, None, where, **options)
-        route.segments.append(_Segment("", "*", "path"))  # everything below, without a parameter
-        return route
+
+def _in_order(entries: _Entries) -> Iterator[Route]:
+    for entry in entries:
+        if isinstance(entry, Route):
+            yield entry
+        else:
+            yield from _in_order(entry)
+
+
+def _is_same_pipe(one: str | PlugEntry, other: str | PlugEntry) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return one.call == other.call
 
 
 class Block:
@@ -5515,39 +5769,36 @@ def _warn(message: str, where: str) -> None:
     warnings.warn_explicit(message, RouterWarning, file, int(line))
 
 
+# --- What a route answers with ------------------------------------------------------------
+
+
 def _target_steps(target: Any, action: str | None, where: str) -> tuple[tuple[_Step, ...], str, str | None, str]:
     """Return the steps that answer a route, its label, its action, and the name of its helper."""
-    if hasattr(target, "_action_steps"):  # a controller: see its chapter
-        action = action or "index"
-        name = _unsuffix(target.__name__, "Controller")
-        return target._action_steps(action, where), f"{target.__name__}.{action}/2", action, name
+    if isinstance(target, type) and hasattr(target, "_action_steps"):  # a controller: see its chapter
+        controller: Any = target
+        action = str(controller._resolve_action(action or "index", where))
+        label, name = f"{controller.__name__}.{action}/2", _unsuffix(controller.__name__, "Controller")
+        return controller._action_steps(action, where), label, action, name
     if isinstance(target, _Forward):
-        return ((_INLINE, target, target),), f"{target.name.rpartition('.')[2]} []", None, ""
+        return ((_INLINE, target, target),), f"{target.label} []", None, ""
     if isinstance(target, type) or not callable(target):
         entry = PlugEntry(target, (action,) if action else (), {}, where)
         return _steps([entry]), f"{target.__name__} []", action, _unsuffix(target.__name__, "Plug")
-    entry = _Action(target, where)
-    name = getattr(target, "__name__", underscore(type(target).__name__)).strip("<>")
-    return _steps([entry]), f"{name}/{entry.arity}", action, name
+    entry = _FunctionAction(target, where)
+    name = getattr(target, "__name__", underscore(type(target).__name__))
+    return _steps([entry]), f"{name}/{entry.arity}", None, "" if name == "<lambda>" else name
 
 
-class _Action(PlugEntry):
+class _FunctionAction(PlugEntry):
     """A function that answers a route: ``hello(conn, params)``, or a plug ``hello(conn)``."""
 
     __slots__ = ("arity",)
 
     def __init__(self, target: Callable[..., Any], where: str) -> None:
-        from inspect import signature
-
-        self.arity = 2
-        try:
-            signature(target).bind(None, None)
-        except TypeError:
-            self.arity = 1
-            super().__init__(target, (), {}, where)
+        self.arity = 2 if _takes_arguments(target, 2) else 1
+        if self.arity == 1:
+            super().__init__(target, (), {}, where)  # which knows what to say when it takes none
             return
-        except ValueError:
-            pass
         self.where, self.name, self._only, self._except = where, _name_of(target), None, ()
         self.runs = _where_it_runs(target)
         self.call = lambda conn: target(conn, conn.params)
@@ -5556,14 +5807,17 @@ class _Action(PlugEntry):
         return _reject_action(conn, result, self.name)
 
 
-class ActionClauseError(BadRequestError):
-    """No case of an action's ``match`` takes these params: status 400."""
+def _takes_arguments(target: Any, count: int) -> bool:
+    from inspect import signature
+
+    try:
+        signature(target).bind(*[None] * count)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
-__all__ += ["ActionClauseError"]
-
-
-def _reject_action(conn: ParamsConn, result: object, name: str) -> NoReturn:
+def _reject_action(conn: Any, result: object, name: str) -> NoReturn:
     """Answer an action that did not return the conn."""
     if result is None and conn.state == "unset":
         raise ActionClauseError(
@@ -5582,10 +5836,10 @@ class _Forward:
 
     def __init__(self, target: Any, depth: int, where: str) -> None:
         self.name = _name_of(target)
+        self.label = self.name.rpartition(".")[2]
         self.depth = depth
-        self.takes_body = False
-        if not isinstance(target, type) and _takes_arguments(target, 2) and not _takes_arguments(target, 1):
-            self.takes_body = True
+        self.takes_body = _is_wsgi(target)
+        if self.takes_body:
             target = _WSGIPlug(target)
         self.router = target if isinstance(target, type) and issubclass(target, Router) else None
         self.steps = _steps([PlugEntry(target, (), {}, where)])
@@ -5594,35 +5848,37 @@ class _Forward:
         saved = conn.path_info, conn.script_name
         conn.script_name = [*saved[1], *saved[0][: self.depth]]
         conn.path_info = saved[0][self.depth :]
-        if self.router is not None:
-            conn.private.setdefault("phoenix_forwards", {})[self.router] = conn.script_name
+        if self.router is not None:  # for its helpers; under None is where the app itself is mounted
+            conn.private.setdefault("phoenix_forwards", {None: saved[1]})[self.router] = conn.script_name
         result = run_steps(conn, self.steps)
-        if _is_conn(result):
-            result.path_info, result.script_name = saved
-            return result
-        return self._restore_later(result, saved)
-
-    async def _restore_later(self, result: Any, saved: Any) -> Any:
-        conn = await result
+        if result is not conn:
+            return self._restore_later(result, saved)
         conn.path_info, conn.script_name = saved
         return conn
 
-    def reject(self, conn: Any, result: object) -> Any:
-        raise PlugError(f"what {self.name} returned to `forward` is {result!r}, expected the conn")
+    async def _restore_later(self, rest: Any, saved: Any) -> Any:
+        conn = await rest
+        conn.path_info, conn.script_name = saved
+        return conn
 
 
-def _takes_arguments(target: Any, count: int) -> bool:
+def _is_wsgi(target: Any) -> bool:
+    """Tell whether *target* is called as PEP 3333 has it, with an environment and a function, and is no plug."""
     from inspect import signature
 
+    if isinstance(target, type):
+        return hasattr(target, "__iter__") and _takes_arguments(target, 2)  # it makes the response when it is made
     try:
-        signature(target).bind(*[None] * count)
+        kinds = {parameter.kind for parameter in signature(target).parameters.values()}
     except (TypeError, ValueError):
         return False
-    return True
+    if kinds <= {2, 4}:  # *arguments, **options: a wrapper such as `wsgiref.validate`; a plug says that it takes a conn
+        return True
+    return _takes_arguments(target, 2) and not _takes_arguments(target, 1)
 
 
 class _WSGIPlug:
-    """Answer with a WSGI application (PEP 3333), in a worker thread."""
+    """Answer with a WSGI application (PEP 3333); all of it happens in one worker thread."""
 
     runs = _WORKER
 
@@ -5630,43 +5886,58 @@ class _WSGIPlug:
         self.app = app
 
     def __call__(self, conn: Any) -> Any:
-        started: list[Any] = []
+        head: list[Any] = []
         written: list[bytes] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-            started[:] = [status, headers]
+            head[:] = [status, headers]
             return written.append
 
         parts = self.app(_wsgi_environ(conn), start_response)
         try:
-            body = b"".join([*written, *parts])
+            return self._send(conn, head, written, iter(parts))
         finally:
             if hasattr(parts, "close"):
                 parts.close()
-        if not started:
-            raise PlugError(f"the WSGI application {self.app!r} did not call start_response")
-        status, headers = started
+
+    def _send(self, conn: Any, head: list[Any], written: list[bytes], parts: Iterator[bytes]) -> Any:
+        """Send a short response whole, and of a long one each part as it comes."""
+        size = 0
+        for part in parts:
+            written.append(part)
+            size += len(part)
+            if size > 65_536:
+                break
+        if not head:  # it may come as late as with the first part
+            raise PlugError(f"the WSGI application {_name_of(self.app)} did not call start_response")
+        status, headers = int(head[0][:3]), head[1]
         conn.delete_resp_header("cache-control")
-        conn.prepend_resp_headers(
-            [(name, value) for name, value in headers if name.lower() not in ("content-length", "connection", "date")]
-        )
-        return conn.send_resp(int(status[:3]), body)
+        conn.prepend_resp_headers([(name, value) for name, value in headers if name.lower() not in _NOT_PASSED_ON])
+        if size <= 65_536:
+            return conn.send_resp(status, b"".join(written))
+        conn.send_chunked(status).chunk(b"".join(written))
+        for part in parts:
+            conn.chunk(part)
+        return conn
+
+
+_NOT_PASSED_ON = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "date"})  # the server's
 
 
 def _wsgi_environ(conn: Any) -> dict[str, Any]:
     """Return the environment of PEP 3333 for a conn."""
-    import io
-
     body = conn.read_body()
+    slash = "/" if conn.path_info and conn.request_path.endswith("/") else ""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": conn.method,
-        "SCRIPT_NAME": "".join("/" + segment for segment in map(_wsgi_text, conn.script_name)),
-        "PATH_INFO": "/" + "/".join(map(_wsgi_text, conn.path_info)) + _trailing_slash(conn),
+        "SCRIPT_NAME": "".join("/" + _wsgi_text(segment) for segment in conn.script_name),
+        "PATH_INFO": "/" + "/".join(map(_wsgi_text, conn.path_info)) + slash,
         "QUERY_STRING": conn.query_string,
         "SERVER_NAME": conn.host,
         "SERVER_PORT": str(conn.port),
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": conn.remote_ip,
+        "CONTENT_LENGTH": str(len(body)),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": conn.scheme,
         "wsgi.input": io.BytesIO(body),
@@ -5674,22 +5945,18 @@ def _wsgi_environ(conn: Any) -> dict[str, Any]:
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        "CONTENT_LENGTH": str(len(body)),
     }
     for name, value in conn.req_headers:
-        key = {"content-type": "CONTENT_TYPE", "content-length": ""}.get(name, "HTTP_" + name.upper().replace("-", "_"))
-        if key:
-            joint = "; " if name == "cookie" else ", "
-            environ[key] = f"{environ[key]}{joint}{value}" if key in environ else value
+        key = "CONTENT_TYPE" if name == "content-type" else "HTTP_" + name.upper().replace("-", "_")
+        if key in environ:
+            value = f"{environ[key]}{'; ' if name == 'cookie' else ', '}{value}"
+        if name != "content-length" and "_" not in name:  # `X_User` would pass for the `X-User` of a proxy
+            environ[key] = value
     return environ
 
 
 def _wsgi_text(segment: str) -> str:
     return unquote_to_bytes(segment).decode("latin-1")
-
-
-def _trailing_slash(conn: Any) -> str:
-    return "/" if conn.path_info and conn.request_path.endswith("/") else ""
 
 
 # --- The router ---------------------------------------------------------------------------
@@ -5707,42 +5974,52 @@ class Router(metaclass=_Recording):
                 resources("/users", UserController)
 
     Mistakes raise ``DefinitionError`` when the class is made. ``MyRouter.routes`` is the table, ``MyRouter.helpers``
-    its named paths.
+    its named paths. A router that extends another has its pipelines, and its routes before those of its own.
     """
 
     routes: ClassVar[list[Route]] = []
     helpers: ClassVar[Helpers]
-    _tables: ClassVar[dict[str, _Table]] = {"*": _Table([])}
+    _pipelines: ClassVar[dict[str, list[PlugEntry]]] = {}
+    _tables: ClassVar[dict[str, _Table]] = {"*": _Table([])}  # verb -> its routes, and those for any verb
+    _forwards: ClassVar[dict[type[Router], str]] = {}  # the routers below this one, and where
 
     @classmethod
     def _recorder(cls) -> _RouterRecorder:
-        return _RouterRecorder()
+        return _RouterRecorder(cls._pipelines)
 
     @classmethod
     def _recorded(cls, recorder: _RouterRecorder) -> None:
-        cls.routes = recorder.routes
+        from copy import copy
+
+        cls._pipelines = recorder.pipelines
+        cls.routes = [*map(copy, cls.routes), *recorder.routes()]
+        cls._forwards = {}
         for index, route in enumerate(cls.routes):
             route.index = index
             route.private = {
+                **getattr(route.plug, "_route_private", _no_private)(route.action),
+                **route.private,
                 "phoenix_router": cls,
                 "phoenix_route": route,
                 "phoenix_pipelines": route.pipe_through,
-                **getattr(route.plug, "_route_private", _no_private)(route.action),
-                **route.private,
             }
-        verbs = {route.verb for route in cls.routes} | {"*"}
-        cls._tables = {verb: _Table([r for r in cls.routes if r.verb in (verb, "*")]) for verb in verbs}
+            if isinstance(route.plug, _Forward) and route.plug.router is not None:
+                for router, path in {route.plug.router: "", **route.plug.router._forwards}.items():
+                    cls._forwards.setdefault(router, route.path.rstrip("/") + path)
+        verbs = {"*": None, **{route.verb: None for route in cls.routes}}
+        cls._tables = {verb: _Table([route for route in cls.routes if route.verb in (verb, "*")]) for verb in verbs}
         cls.helpers = Helpers(cls)
         cls._warn_of_unreachable_routes()
         cls._warn_of_hidden_helpers()
 
     @classmethod
     def _warn_of_unreachable_routes(cls) -> None:
+        longest = max((len(route.segments) for route in cls.routes), default=0) + 1
         for route in cls.routes:
-            host = route.hosts[0] if route.hosts else ""
-            found = [cls._tables[route.verb].search(sample, host) for sample in _sample_paths(route)]
-            earlier = found[0][0] if found[0] else route
-            if all(match is not None and match[0].index < route.index for match in found):
+            search = cls._tables[route.verb].search
+            found = (search(path, host) or route for host in route.sample_hosts() for path in route.sample_paths(longest))
+            earlier = next(found)
+            if earlier is not route and all(other.index < route.index for other in found):
                 _warn(
                     f"{route.verb} {route.path} can never match: {earlier.verb} {earlier.path} at {earlier.where}"
                     " takes all its requests. Write the more specific route first.",
@@ -5756,17 +6033,18 @@ class Router(metaclass=_Recording):
             if route.helper is not None:
                 earlier = known.setdefault((route.helper, route.action, len(route.names)), route)
                 if earlier.path != route.path:
+                    shown = ", ".join(["conn", *map(repr, filter(None, [route.action])), *route.names])
                     _warn(
                         f"{route.path} has the same helper as {earlier.path} at {earlier.where}:"
-                        f" {route.helper}_path(conn, {route.action!r}). Give one of them a name with as_=.",
+                        f" {route.helper}_path({shown}). Give one of them a name with as_=.",
                         route.where,
                     )
 
     @classmethod
-    def match(cls, method: str, segments: Sequence[str], host: str = "") -> tuple[Route, list[Any]] | None:
-        """Return the route that answers, and the values of its parameters; segments are decoded already."""
-        table = cls._tables.get(method) or cls._tables["*"]
-        return table.search(segments, host)
+    def _match(cls, method: str, segments: Sequence[str], host: str = "") -> tuple[Route, dict[str, Any]] | None:
+        """Return the route that answers, and its parameters; *segments* are decoded already."""
+        route = (cls._tables.get(method) or cls._tables["*"]).search(segments, host)
+        return None if route is None else (route, route.path_params(segments))
 
     @classmethod
     def route_info(cls, method: str, path: str, host: str = "") -> dict[str, Any] | None:
@@ -5778,28 +6056,28 @@ class Router(metaclass=_Recording):
 
         Returns ``None`` when none does.
         """
-        found = cls.match(method.upper(), [_decode_segment(part) for part in path.split("/") if part], host)
+        found = cls._match(method.upper(), [_decode_segment(part) for part in path.split("/") if part], host)
         if found is None:
             return None
-        route, values = found
+        route, path_params = found
         return {
-            "route": route.path, "plug": route.plug, "action": route.action, "pipe_through": route.pipe_through,
-            "path_params": dict(zip(route.names, values)), "helper": route.helper,
+            "route": route.path, "plug": route.plug, "action": route.action, "path_params": path_params,
+            "pipe_through": route.pipe_through, "helper": route.helper,
         }  # fmt: skip
 
     def __call__(self, conn: Any) -> Any:
         table = self._tables.get(conn.method) or self._tables["*"]
-        route = None if conn.script_name else table.static.get(conn.request_path)
+        # A path that nobody has taken apart yet stands for itself; a plug before this one may have changed it.
+        route = table.static.get(conn.request_path) if conn._path_info is None else None
         if route is None:
             segments = conn.path_info
             if "%" in conn.request_path:
                 segments = [_decode_segment(segment) for segment in segments]
-            found = table.search(segments, conn.host)
-            if found is None:
+            route = table.search(segments, conn.host)
+            if route is None:
                 raise self._no_route(conn, segments)
-            route, values = found
             if route.names:
-                conn._put_path_params(dict(zip(route.names, values)))
+                conn._put_path_params(route.path_params(segments))
         conn.private.update(route.private)
         if route.assigns:
             conn.assigns.update(route.assigns)
@@ -5808,12 +6086,14 @@ class Router(metaclass=_Recording):
         return run_steps(conn, route.steps)
 
     def _no_route(self, conn: Any, segments: Sequence[str]) -> PhoenixError:
-        allowed = [verb for verb, table in self._tables.items() if table.search(segments, conn.host)]
-        if allowed:
-            if "GET" in allowed and "HEAD" not in allowed:
-                allowed.append("HEAD")
-            return MethodNotAllowedError(conn, sorted(allowed))
-        return NoRouteError(conn, type(self))
+        allowed = {verb for verb, table in self._tables.items() if table.search(segments, conn.host)}
+        if not allowed:
+            return NoRouteError(conn, type(self))
+        if "GET" in allowed:
+            allowed.add("HEAD")  # which is answered like GET
+        error = MethodNotAllowedError(conn, sorted(allowed))
+        conn._resp_headers["allow"] = (", ".join(error.allowed),)
+        return error
 
 
 def _log_dispatch(conn: Any, route: Route) -> None:
@@ -5829,15 +6109,6 @@ def _log_dispatch(conn: Any, route: Route) -> None:
 
 def _no_private(action: str | None) -> dict[str, Any]:
     return {}
-
-
-def _sample_paths(route: Route) -> list[list[str]]:
-    """Return paths of *route* that hold values no other route was written for; two when it ends in a glob."""
-    sample = [segment.text + ("\0" if segment.kind else "") for segment in route.segments]
-    if route.segments and route.segments[-1].kind == "*":
-        prefix = sample.pop()
-        return [[*sample, *([prefix] if len(prefix) > 1 else [])], [*sample, prefix, "\0", "\0"]]
-    return [sample]
 
 
 def format_routes(router: type[Router]) -> str:
@@ -5857,11 +6128,25 @@ def format_routes(router: type[Router]) -> str:
 # a function. `as_` names the helper, `as_=None` leaves it out; `assigns` and `private` are put
 # into the conn when the route matches.
 
+if TYPE_CHECKING:
+
+    class _VerbWord(Protocol):
+        def __call__(
+            self,
+            path: str,
+            target: Callable[..., Any],
+            action: str | None = None,
+            *,
+            as_: str | bool | None = True,
+            assigns: Mapping[str, Any] | None = None,
+            private: Mapping[str, Any] | None = None,
+        ) -> None: ...
+
 
 def match(
     verbs: str | Iterable[str],
     path: str,
-    target: Any,
+    target: Callable[..., Any],
     action: str | None = None,
     *,
     as_: str | bool | None = True,
@@ -5874,10 +6159,10 @@ def match(
         recorder.route(verb.upper(), path, target, action, where, as_=as_, assigns=assigns, private=private)
 
 
-def _verb_word(verb: str) -> Callable[..., None]:
+def _verb_word(verb: str) -> _VerbWord:
     def word(
         path: str,
-        target: Any,
+        target: Callable[..., Any],
         action: str | None = None,
         *,
         as_: str | bool | None = True,
@@ -5908,7 +6193,7 @@ def pipeline(name: str) -> Block:
     return _recorder("pipeline", "a router").pipeline(name, _caller())  # type: ignore[no-any-return]
 
 
-def pipe_through(*pipes: Any) -> None:
+def pipe_through(*pipes: str | Callable[..., Any]) -> None:
     """Run pipelines, given by name, or plugs, before every route that follows in this scope."""
     _recorder("pipe_through", "a router").pipe_through(pipes, _caller())
 
@@ -5933,7 +6218,7 @@ def scope(
 
 def resources(
     path: str,
-    target: Any,
+    target: Callable[..., Any],
     *,
     only: Iterable[str] | None = None,
     except_: Iterable[str] | None = None,
@@ -5951,9 +6236,17 @@ def resources(
     return _recorder("resources", "a router").resources(path, target, settings, _caller())  # type: ignore[no-any-return]
 
 
-def resource(path: str, target: Any, **settings: Any) -> Block:
+def resource(
+    path: str,
+    target: Callable[..., Any],
+    *,
+    only: Iterable[str] | None = None,
+    except_: Iterable[str] | None = None,
+    name: str | None = None,
+    as_: str | None = None,
+) -> Block:
     """Write the routes of a resource of which there is one: ``resources(..., singleton=True)``."""
-    settings = {"only": None, "except_": None, "param": "id", "name": None, "as_": None, **settings, "singleton": True}
+    settings = {"only": only, "except_": except_, "param": "id", "name": name, "as_": as_, "singleton": True}
     return _recorder("resources", "a router").resources(path, target, settings, _caller())  # type: ignore[no-any-return]
 
 
@@ -5967,12 +6260,20 @@ def collection() -> Block:
     return _recorder("collection", "a router").collection(_caller())  # type: ignore[no-any-return]
 
 
-def forward(path: str, target: Any, **settings: Any) -> None:
+def forward(
+    path: str,
+    target: Callable[..., Any],
+    *,
+    assigns: Mapping[str, Any] | None = None,
+    private: Mapping[str, Any] | None = None,
+) -> None:
     """Hand everything below *path* to a plug, another router, or any WSGI application.
 
     The target sees the rest of the path; ``conn.script_name`` holds what was taken off.
     """
+    settings = {"assigns": assigns, "private": private}
     _recorder("forward", "a router").forward(path, target, settings, _caller())
+
 
 # ==========================================================================================
 # 9. Controllers            depends on: Ground, Conn, Plug, Params, Session, Views, Router
@@ -6020,9 +6321,9 @@ def negotiate(accept: str, formats: Sequence[str]) -> str:
     for entry in accept.split(","):
         media_type, quality = _parse_accept(entry)
         chosen = _format_of(media_type, formats)
-        if chosen is None or quality <= 0:
+        if chosen is None or quality == 0:
             continue
-        if quality >= 1:
+        if quality == 1:
             return chosen
         weighted.append((-quality, entry.strip(), chosen))
     if weighted:
@@ -6030,20 +6331,22 @@ def negotiate(accept: str, formats: Sequence[str]) -> str:
     raise NotAcceptableError(_not_acceptable(accept, formats), formats)
 
 
+_QUALITY = re.compile(r"0(?:\.\d*)?|1(?:\.0*)?")
+
+
 def _parse_accept(entry: str) -> tuple[str, float]:
     """Return media type and quality of one entry of an ``Accept`` header; no or a bad quality is 1."""
     media_type, *parameters = entry.split(";")
+    quality = 1.0
     for parameter in parameters:
         name, _, value = parameter.strip().partition("=")
-        if name.lower() == "q":
-            try:
-                return media_type.strip().lower(), float(value)
-            except ValueError:
-                return media_type.strip().lower(), 1.0
-    return media_type.strip().lower(), 1.0
+        if name.lower() == "q" and _QUALITY.fullmatch(value):
+            quality = float(value)
+    return media_type.strip().lower(), quality
 
 
 def _format_of(media_type: str, formats: Sequence[str]) -> str | None:
+    """Return the first of *formats* that *media_type*, or a range such as ``text/*``, stands for."""
     if media_type == "*/*":
         return formats[0]
     kind, _, subtype = media_type.partition("/")
@@ -6067,7 +6370,7 @@ def _not_acceptable(accept: str, formats: Sequence[str]) -> str:
 _TEXT_TYPE = ("text/plain; charset=utf-8",)
 _HTML_TYPE = ("text/html; charset=utf-8",)
 _JSON_TYPE = ("application/json; charset=utf-8",)
-_UNSAFE_IN_REDIRECT = re.compile(r"\\|/%09|[\x00-\x1f\x7f]").search
+_UNSAFE_IN_REDIRECT = re.compile(r"\\|/%09|[\x00-\x1f\x7f]").search  # what browsers drop, or read as a slash
 
 
 class Conn(SessionConn):
@@ -6091,40 +6394,38 @@ class Conn(SessionConn):
 
     def text(self, data: object) -> Self:
         """Answer with plain text, and the status that ``put_status`` has set, or 200."""
-        return self._respond(_TEXT_TYPE, data if isinstance(data, str) else str(data))
+        return self._respond(_TEXT_TYPE, data if isinstance(data, (str, bytes)) else str(data))
 
-    def html(self, data: str) -> Self:
+    def html(self, data: object) -> Self:
         """Answer with HTML. Nothing is escaped: put values from users through ``escape`` or a template."""
-        return self._respond(_HTML_TYPE, data)
+        return self._respond(_HTML_TYPE, data if isinstance(data, (str, bytes)) else str(data))
 
     def json(self, data: Any) -> Self:
         """Answer with JSON. Raises ``ArgumentError`` for values that JSON has no form for."""
         body = encode_json(data)
         callback = self.private.get("phoenix_jsonp")
-        if callback:
-            body = body.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-            return self.put_resp_content_type("text/javascript")._respond(
-                (), f"/**/ typeof {callback} === 'function' && {callback}({body});"
-            )
-        return self._respond(_JSON_TYPE, body)
+        if callback is None:
+            return self._respond(_JSON_TYPE, body)
+        body = body.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        self.put_resp_content_type("text/javascript")
+        return self._respond(_TEXT_TYPE, f"/**/ typeof {callback} === 'function' && {callback}({body});")
 
     def redirect(self, to: str | None = None, *, external: str | None = None) -> Self:
         """Send the client to another path of this site, or with *external* to any URL. The status is 302 unless set.
 
         Raises ``ArgumentError`` when *to* would lead to another host, so that a path taken from a request is safe.
         """
-        if external is not None:
-            url = external
-        elif to is None:
-            raise ArgumentError("expected :to or :external option in redirect: conn.redirect(to=\"/\")")
-        elif not to.startswith("/") or to.startswith("//"):
-            raise ArgumentError(
-                f'the :to option in redirect expects a path but was "{to}".\nFor another site write redirect(external=url).'
-            )
-        elif _UNSAFE_IN_REDIRECT(to):
-            raise ArgumentError(f"unsafe characters detected for local redirect in URL {jsonlib.dumps(to)}")
-        else:
-            url = to
+        url = external if external is not None else to
+        if url is None:
+            raise ArgumentError('expected :to or :external option in redirect: conn.redirect(to="/")')
+        if external is None:
+            if not isinstance(url, str) or not url.startswith("/") or url.startswith("//"):
+                raise ArgumentError(
+                    f'the :to option in redirect expects a path but was "{url}".\n'
+                    "For another site write redirect(external=url)."
+                )
+            if _UNSAFE_IN_REDIRECT(url):
+                raise ArgumentError(f"unsafe characters detected for local redirect in URL {jsonlib.dumps(url)}")
         self.put_resp_header("location", quote(url, safe="!#$%&'()*+,/:;=?@[]~"))
         self.put_resp_content_type("text/html")
         body = f'<html><body>You are being <a href="{escape(url)}">redirected</a>.</body></html>'
@@ -6142,31 +6443,37 @@ class Conn(SessionConn):
     # --- Formats --------------------------------------------------------------------------
 
     def accepts(self, *formats: str) -> Self:
-        """Plug: choose the format of the response among *formats*, by ``_format`` or ``format`` or the Accept header.
+        """Plug: choose the format of the response among *formats*: by ``_format``, or ``format`` in the query, else by
+        the Accept header. A content type says what the client sends, and has no say here.
 
         Raises ``NotAcceptableError`` (406).
         """
         if len(formats) == 1 and not isinstance(formats[0], str):
             formats = tuple(formats[0])
-        if self.query_string or self._has_body_params():
-            asked = self.params.get("_format") or self.params.get("format")
-            if asked is not None:
-                if asked not in formats:
-                    raise NotAcceptableError(
-                        f"unknown format {jsonlib.dumps(str(asked))}, expected one of {jsonlib.dumps(list(formats))}", formats
-                    )
-                self.private["phoenix_format"] = asked
-                return self
-        accept = self._req_headers.get("accept")
-        self.private["phoenix_format"] = negotiate(",".join(accept), formats) if accept else formats[0]
+        if not formats:
+            raise ArgumentError('accepts needs a format: plug(Conn.accepts, "html")')
+        asked = self._asked_format()
+        if asked is None:
+            accept = self._req_headers.get("accept")
+            asked = negotiate(",".join(accept), formats) if accept else formats[0]
+        elif asked not in formats:
+            offered = jsonlib.dumps(list(formats))
+            raise NotAcceptableError(f"unknown format {jsonlib.dumps(str(asked))}, expected one of {offered}", formats)
+        self.private["phoenix_format"] = asked
         return self
+
+    def _asked_format(self) -> Any:
+        """Return what the client names as its format. A form may well have a field called ``format``: that is none."""
+        if not (self.query_string or self.path_params or self._body_params):
+            return None
+        return self.params.get("_format") or (self.query_params.get("format") if self.query_string else None)
 
     @property
     def format(self) -> str:
-        """The format of the response: what ``put_format`` or ``accepts`` chose, the ``format`` param, or ``"html"``."""
+        """The format of the response: what ``put_format`` or ``accepts`` chose, what was asked for, or ``"html"``."""
         chosen = self.private.get("phoenix_format")
         if chosen is None:
-            asked = self.params.get("_format") or self.params.get("format")
+            asked = self._asked_format()
             chosen = asked if isinstance(asked, str) and asked in MIME._types else "html"
         return str(chosen)
 
@@ -6175,7 +6482,12 @@ class Conn(SessionConn):
         self.private["phoenix_format"] = format
         return self
 
-    # --- Rendering ------------------------------------------------------------------------
+    # --- Where the request is -------------------------------------------------------------
+
+    @property
+    def router(self) -> Any:
+        """The router that matched, or ``None``."""
+        return self.private.get("phoenix_router")
 
     @property
     def controller(self) -> Any:
@@ -6188,17 +6500,11 @@ class Conn(SessionConn):
         return self.private.get("phoenix_action")
 
     @property
-    def router(self) -> Any:
-        """The router that matched."""
-        return self.private.get("phoenix_router")
-
-    @property
     def helpers(self) -> BoundHelpers:
         """The path helpers of the router that matched, for this conn: ``conn.helpers.user_path("show", 7)``."""
-        router = self.private.get("phoenix_router")
-        if router is None:
+        if self.router is None:
             raise PhoenixError("conn.helpers needs a router that has matched the request: use Router.helpers with the conn")
-        return BoundHelpers(router.helpers, self)
+        return BoundHelpers(self.router.helpers, self)
 
     def current_path(self, params: Mapping[str, Any] | None = None) -> str:
         """Return the path of this request with its query, or with *params* as the query."""
@@ -6206,9 +6512,37 @@ class Conn(SessionConn):
         query = self.query_string if params is None else encode_query(params)
         return f"{path}?{query}" if query else path
 
+    def current_url(self, params: Mapping[str, Any] | None = None) -> str:
+        """As ``current_path``, with the scheme and host that ``_url`` helpers begin with."""
+        endpoint = _endpoint_of(self)
+        return str(self.private.get("phoenix_router_url") or endpoint.url("")) + self.current_path(params)
+
     def put_router_url(self, url: str) -> Self:
         """Let the ``_url`` helpers of this request begin with *url*."""
         return self.put_private("phoenix_router_url", url.rstrip("/"))
+
+    # --- Rendering ------------------------------------------------------------------------
+
+    @property
+    def view_module(self) -> Any:
+        """The view that has rendered, or will: as ``put_view`` chose it, or found by the controller's name."""
+        return self._view(self.format)
+
+    @property
+    def view_template(self) -> str | None:
+        """The name of the template that was rendered."""
+        return self.private.get("phoenix_template")
+
+    @property
+    def layout(self) -> Any:
+        """The layout that ``put_layout`` or the controller chose: ``False`` for none, ``None`` for the usual one."""
+        return self.private.get("phoenix_layout")
+
+    @property
+    def layout_formats(self) -> tuple[str, ...]:
+        """The formats that get a layout."""
+        formats: tuple[str, ...] = self.private.get("phoenix_layout_formats", ("html",))
+        return formats
 
     def put_view(self, view: Any) -> Self:
         """Choose the view: a class, or one for each format: ``put_view({"html": PageView, "json": PageJSON})``."""
@@ -6216,11 +6550,13 @@ class Conn(SessionConn):
         return self.put_private("phoenix_view", view)
 
     def put_layout(self, layout: Any) -> Self:
-        """Choose the layout: a name (``"plain"``), a view and a name, or ``None`` / ``False`` / ``"none"`` for none."""
+        """Choose the layout: a name (``"plain"``), a view and a name, or ``None``, ``False`` or ``"none"`` for none."""
         self._check_unsent()
         if layout in (None, False, "none"):
             layout = False
-        elif isinstance(layout, str) and self.private.get("phoenix_layout") is False:
+        elif not isinstance(layout, (str, tuple, Mapping)):
+            raise ArgumentError(f'put_layout({layout!r}): expected a name, (LayoutView, "plain"), or None')
+        elif isinstance(layout, str) and self.layout is False:
             raise ArgumentError(
                 f"cannot use put_layout({layout!r}) when layout is false, use put_layout((LayoutView, {layout!r})) instead"
             )
@@ -6229,9 +6565,17 @@ class Conn(SessionConn):
     def put_layout_formats(self, *formats: str) -> Self:
         """Choose the formats that get a layout; ``"html"`` alone unless chosen."""
         self._check_unsent()
+        if len(formats) == 1 and not isinstance(formats[0], str):
+            formats = tuple(formats[0])
         return self.put_private("phoenix_layout_formats", formats)
 
-    def render(self, template: str | Mapping[str, Any] | None = None, assigns: Mapping[str, Any] | None = None, /, **more: Any) -> Self:
+    def render(
+        self,
+        template: str | Mapping[str, Any] | None = None,
+        assigns: Mapping[str, Any] | None = None,
+        /,
+        **more: Any,
+    ) -> Self:
         """Answer with a template of the controller's view, in its layout.
 
         ``render("show.html", title="Hi")`` names template and format; ``render("show")`` takes the format from the
@@ -6244,27 +6588,20 @@ class Conn(SessionConn):
         if template is not None and not isinstance(template, str):
             template, assigns = None, template
         values = {**(assigns or {}), **more}
-        layout = values.pop("layout", self.private.get("phoenix_layout"))
+        layout = values.pop("layout", False) or False if "layout" in values else self.layout
         self.assigns.update(values)
         name = template or self._template_of_action()
         format = name.rpartition(".")[2] if "." in name else self._format_to_render()
         if "." not in name:
             name = f"{name}.{format}"
+        if self.endpoint is not None and self.endpoint.reloads_templates:
+            View.refresh()
         view = self._view(format)
-        reload = self.endpoint is not None and self.endpoint.reloads_templates
-        if reload:
-            view.refresh()
+        self.private["phoenix_template"] = name
         given = {**self.assigns, "conn": self, "view_module": view, "view_template": name}
-        chosen = self._layout(layout, format)
-        if chosen is not None:
-            if reload:
-                chosen[0].refresh()
-            given["layout"] = chosen
-        body = _encoded(name, render(view, name, given))
-        if "content-type" not in self._resp_headers:
-            media_type = MIME.type(format)
-            self._resp_headers["content-type"] = _HTML_TYPE if format == "html" else (f"{media_type}; charset=utf-8",)
-        return self._respond(_HTML_TYPE, body)
+        instance = _view_instance(view)
+        body = _encoded(instance, name, _render_in_layout(self._layout(layout, format), instance, name, given))
+        return self._respond(_HTML_TYPE if format == "html" else (f"{MIME.type(format)}; charset=utf-8",), body)
 
     def _template_of_action(self) -> str:
         if self.action_name is None:
@@ -6273,21 +6610,16 @@ class Conn(SessionConn):
 
     def _format_to_render(self) -> str:
         content_type = self._resp_headers.get("content-type")
-        if content_type:
-            known = MIME.extensions(content_type[0])
-            if known:
-                return known[0]
-        return self.format
+        known = MIME.extensions(content_type[0]) if content_type else []
+        return known[0] if known else self.format
 
     def _view(self, format: str) -> Any:
         view = self.private.get("phoenix_view")
         if view is None and self.controller is not None:
-            view = self.controller._view()
+            view = self.controller._find_view()
         if isinstance(view, Mapping):
             if format not in view:
-                raise PhoenixError(
-                    f"no view was found for the format: {format!r}. The supported formats are: {sorted(view)}"
-                )
+                raise PhoenixError(f"no view was found for the format: {format!r}. The supported formats are: {sorted(view)}")
             view = view[format]
         if view is None:
             raise PhoenixError(
@@ -6295,29 +6627,29 @@ class Conn(SessionConn):
             )
         return view
 
-    def _layout(self, layout: Any, format: str) -> Any:
-        """Return view and template name of the layout, or ``None``."""
-        if layout is False or layout == "none" or format not in self.private.get("phoenix_layout_formats", ("html",)):
-            return None
+    def _layout(self, layout: Any, format: str) -> tuple[Any, str] | None:
+        """Return view and template of the layout that *layout*, as in ``put_layout``, stands for."""
         if isinstance(layout, Mapping):
-            layout = layout.get(format, False)
-            if layout is False:
-                return None
-        name = "application"
-        view = None
-        if isinstance(layout, str):
-            name = layout
-        elif layout is not None:
+            layout = layout.get(format) or False
+        if layout is False or layout == "none" or format not in self.layout_formats:
+            return None
+        if layout is not None and not isinstance(layout, str):
             view, name = layout
+        else:
+            name = layout or "application"
+            view = self.controller._find_layout_view() if self.controller is not None else None
         if "." not in name:
             name = f"{name}.{format}"
+        if layout is None and (view is None or not _may_render(view, name)):
+            return None  # an app need not have layouts
         if view is None:
-            view = self.controller._layout_view() if self.controller is not None else None
-            if view is None or layout is None and name not in view.templates():
-                if layout is not None:
-                    raise PhoenixError(f"no LayoutView was found for the layout {layout!r}: put_layout((LayoutView, {layout!r}))")
-                return None
+            raise PhoenixError(f"no LayoutView was found for the layout {layout!r}: put_layout((LayoutView, {layout!r}))")
         return view, name
+
+
+def _may_render(view: Any, name: str) -> bool:
+    """Tell whether *view* has the template *name*, or clauses of its own, which may have it."""
+    return name in view.templates() or view.render is not View.render
 
 
 # --- Controller ---------------------------------------------------------------------------
@@ -6367,19 +6699,20 @@ class _ActionEntry(PlugEntry):
     def __init__(self, controller: Controller, method: Callable[..., Any], where: str) -> None:
         self.controller = controller
         self.where, self.name, self._only, self._except = where, f"{type(controller).__name__}.{method.__name__}", None, ()
-        if type(controller).action is Controller.action:
-            self.runs = _where_it_runs(method)
-            self.call = lambda conn: method(conn, conn.params)
-        else:
+        if type(controller).action is not Controller.action:
             self.runs = _where_it_runs(controller.action)
             self.call = controller.action
+            return
+        if not _takes_arguments(method, 2):
+            raise DefinitionError(f"{where}: an action takes the conn and its params: `def {method.__name__}(self, conn, params)`")
+        self.runs = _where_it_runs(method)
+        self.call = lambda conn: method(conn, conn.params)
 
     def reject(self, conn: Any, result: object) -> Any:
-        fallback = type(self.controller).action_fallback
+        fallback = self.controller._fallback
         if result is None or fallback is None:
             return _reject_action(conn, result, self.name)
-        target = fallback() if isinstance(fallback, type) else fallback
-        step = (_where_it_runs(target), lambda conn: target(conn, result), _FallbackEntry(self.name, target))
+        step = _where_it_runs(fallback), lambda conn: fallback(conn, result), _FallbackEntry(self.name, fallback)
         return run_steps(conn, (step,))
 
 
@@ -6404,11 +6737,13 @@ class Controller(metaclass=_Recording):
             def show(self, conn, params):
                 return conn.render("show.html", user=find_user(params["id"]))
 
-    There is one object of each controller, shared by all requests: keep nothing of a request in it.
+    There is one object of each controller, shared by all requests: keep nothing of a request in it. It is a plug too:
+    ``plug(UserController, "show")``.
 
     ``view`` and ``layout_view`` are found by name (``UserView``, ``LayoutView``) in the module of the controller or in
-    modules beside it, unless they are set here. ``layout`` names the layout (``"application"``). ``action_fallback`` is
-    called with the conn and the value when an action returns something other than the conn.
+    modules beside it, unless they are set here. ``layout`` is what ``put_layout`` takes. ``action_fallback`` is a
+    function, a plug class or the name of a method, and called with the conn and the value when an action returns
+    something other than the conn.
     """
 
     view: ClassVar[Any] = None
@@ -6417,7 +6752,19 @@ class Controller(metaclass=_Recording):
     action_fallback: ClassVar[Any] = None
 
     _plugs: ClassVar[tuple[PlugEntry, ...]] = ()
+    _own_plugs: ClassVar[tuple[PlugEntry, ...]] = ()
     _instance: ClassVar[Controller | None] = None
+    _steps_of: ClassVar[dict[str, tuple[_Step, ...]]] = {}
+    _found: ClassVar[dict[str, Any]] = {}
+    _action: str = "index"
+
+    def __init__(self, action: str | None = None) -> None:
+        if action is not None:
+            self._action = self._resolve_action(action, _name_of(self))
+
+    def __call__(self, conn: Any) -> Any:
+        conn.private.update(self._route_private(self._action))
+        return run_steps(conn, self._action_steps(self._action, _name_of(self)))
 
     @classmethod
     def _recorder(cls) -> _ControllerRecorder:
@@ -6425,34 +6772,68 @@ class Controller(metaclass=_Recording):
 
     @classmethod
     def _recorded(cls, recorder: _ControllerRecorder) -> None:
-        cls._plugs += tuple(recorder.plugs)
+        cls._own_plugs = tuple(recorder.plugs)
+        cls._plugs += cls._own_plugs
         cls._instance = None
-        if "action_fallback" in vars(cls) and isinstance(cls.action_fallback, types.FunctionType):
-            cls.action_fallback = staticmethod(cls.action_fallback)
+        cls._steps_of, cls._found = {}, {}
+        fallback = vars(cls).get("action_fallback")
+        if isinstance(fallback, types.FunctionType) and _takes_arguments(fallback, 2):
+            cls.action_fallback = staticmethod(fallback)  # a function of its own, not a method
 
     @classmethod
     def instance(cls) -> Controller:
         """Return the one object of this controller."""
-        if cls.__dict__.get("_instance") is None:
+        if cls._instance is None:
             cls._instance = cls()
-        return cls._instance  # type: ignore[return-value]
+        return cls._instance
+
+    # --- Actions --------------------------------------------------------------------------
+
+    @classmethod
+    def _actions(cls) -> list[str]:
+        """Return the names that can be actions."""
+        return [name for name in dir(cls) if not name.startswith("_") and name not in _NOT_ACTIONS and callable(getattr(cls, name))]
+
+    @classmethod
+    def _resolve_action(cls, action: str, where: str) -> str:
+        """Return the name of the method for *action*. Raises ``DefinitionError`` when there is none."""
+        actions = cls._actions()
+        for name in (action, _SYNONYMS.get(action)):
+            if name in actions:
+                return name
+        if action in _NOT_ACTIONS:
+            raise DefinitionError(f"{where}: {action!r} is a word of Controller itself: give the action another name")
+        raise DefinitionError(
+            f"{where}: {cls.__name__} has no action {action!r}.{_did_you_mean(action, actions)}"
+            f" It has: {', '.join(actions) or 'none'}.\n"
+            f"Write `def {action}(self, conn, params): ...`, or leave the route out (`resources(..., only=[...])`)."
+        )
 
     @classmethod
     def _action_steps(cls, action: str, where: str) -> tuple[_Step, ...]:
-        """Return the plugs that apply to *action*, and the action. Raises ``DefinitionError`` for an unknown one."""
-        controller = cls.instance()
-        method = getattr(controller, action, None)
-        if method is None and action in _ACTION_ALIASES.values():
-            method = next((getattr(controller, old or "", None) for old, new in _ACTION_ALIASES.items() if new == action), None)
-        if not callable(method) or action.startswith("_") or hasattr(Controller, action):
-            actions = [name for name in dir(cls) if not name.startswith("_") and not hasattr(Controller, name)]
-            raise DefinitionError(
-                f"{where}: {cls.__name__} has no action {action!r}.{_did_you_mean(action, actions)}"
-                f" It has: {', '.join(actions) or 'none'}.\n"
-                f"Write `def {action}(self, conn, params): ...`, or leave the route out (`resources(..., only=[...])`)."
-            )
-        plugs = [each.bound_to(controller) if isinstance(each, _MethodPlug) else each for each in cls._plugs if each.applies_to(action)]
-        return _steps([*plugs, _ActionEntry(controller, method, where)])
+        """Return the plugs that apply to *action*, and the action."""
+        if action not in cls._steps_of:
+            cls._check_guards()
+            controller = cls.instance()
+            actions = cls._actions()
+            other = _SYNONYMS.get(action, action)
+            names = {action} if other in actions else {action, other}
+            plugs = [plug for plug in cls._plugs if plug.applies_to(names)]
+            bound = [plug.bound_to(controller) if isinstance(plug, _MethodPlug) else plug for plug in plugs]
+            cls._steps_of[action] = _steps([*bound, _ActionEntry(controller, getattr(controller, action), where)])
+        return cls._steps_of[action]
+
+    @classmethod
+    def _check_guards(cls) -> None:
+        """Find the plug that protects an action which nobody has: a slip of the pen would leave the right one open."""
+        actions = cls._actions()
+        for plug in cls._own_plugs:
+            for name in (*(plug._only or ()), *plug._except):
+                if name not in actions and _SYNONYMS.get(name) not in actions:
+                    raise DefinitionError(
+                        f"{plug.where}: plug {plug.name} is meant for the action {name!r}, which {cls.__name__} does not"
+                        f" have.{_did_you_mean(name, actions)} It has: {', '.join(actions) or 'none'}."
+                    )
 
     @classmethod
     def _route_private(cls, action: str | None) -> dict[str, Any]:
@@ -6464,45 +6845,122 @@ class Controller(metaclass=_Recording):
         """Call the action. Override it to pass further arguments: ``getattr(self, conn.action_name)(conn, user)``."""
         return getattr(self, conn.action_name)(conn, conn.params)
 
+    @property
+    def _fallback(self) -> Any:
+        fallback = self.action_fallback
+        if isinstance(fallback, str):
+            return getattr(self, fallback)
+        return fallback() if isinstance(fallback, type) else fallback
+
+    # --- Views, found by name -------------------------------------------------------------
+
     @classmethod
-    def _view(cls) -> Any:
-        if cls.view is None:
+    def _find_view(cls) -> Any:
+        """Return the view of this controller, or of the nearest it extends that has one. Raises ``PhoenixError``."""
+        view = cls._find("view", lambda base: _class_of(base, base.__name__.removesuffix("Controller") + "View"))
+        if view is None:
             name = cls.__name__.removesuffix("Controller") + "View"
-            cls.view = _class_beside(cls, name)
-            if cls.view is None:
-                raise PhoenixError(
-                    f"{cls.__name__} renders, and no {name} was found in {cls.__module__} or in the modules beside it.\n"
-                    f"Write `class {name}(View): template(\"index.html.eex\", \"...\")`, or choose a view with put_view."
-                )
-        return cls.view
+            raise PhoenixError(
+                f"{cls.__name__} renders, and no {name} was found in {cls.__module__} or in the modules beside it.\n"
+                f"Write `class {name}(View): template(\"index.html.eex\", \"...\")`, or choose a view with put_view."
+            )
+        return view
 
     @classmethod
-    def _layout_view(cls) -> Any:
-        if cls.layout_view is None:
-            cls.layout_view = _class_beside(cls, "LayoutView") or False
-        return cls.layout_view or None
+    def _find_layout_view(cls) -> Any:
+        return cls._find("layout_view", lambda base: _class_beside(base, "LayoutView"))
+
+    @classmethod
+    def _find(cls, attribute: str, search: Callable[[type[Controller]], Any]) -> Any:
+        """Return the class attribute, where it was set, or what is found by a name; remembered for this class."""
+        if attribute not in cls._found:
+            found = None
+            for base in cls.__mro__[: cls.__mro__.index(Controller)]:
+                if found is None and issubclass(base, Controller):
+                    found = vars(base).get(attribute) or search(base)
+            cls._found[attribute] = found
+        return cls._found[attribute]
 
 
-def _class_beside(cls: type, name: str) -> Any:
-    """Find a class by name in the module of *cls*, or where an app keeps its views: ``page_view``, ``views.page_view``."""
+_NOT_ACTIONS = frozenset(dir(Controller))
+
+
+def _find_views(router: Any) -> None:
+    """Import the views of all controllers of a router now, so that their mistakes are found before the first request."""
+    for route in getattr(router, "routes", ()):
+        if isinstance(route.plug, _Forward):
+            _find_views(route.plug.router)
+        elif "phoenix_controller" in route.private:
+            try:
+                route.plug._find_layout_view()
+                route.plug._find_view()
+            except (PhoenixError, ImportError):
+                pass  # it may render nothing, or its view needs what is being imported: the first rendering will tell
+
+
+def _class_of(owner: type, name: str) -> Any:
+    """Find the class *name* where the app keeps it for *owner*: in its module, or in modules beside this.
+
+    For ``web.controllers.admin.user_controller`` these are ``web.controllers.admin.user_view``, and in the package
+    ``web.views.admin`` as in the package ``web.controllers.admin.views``, ``user_view`` and the package itself.
+    """
+    *package, _ = owner.__module__.split(".")
+    mirrored = ["views" if part == "controllers" else part for part in package]
+    return _class_in([owner.__module__, *_modules_for(package, name), *_modules_for(mirrored, name)], owner, name)
+
+
+def _class_beside(owner: type, name: str) -> Any:
+    """Find the class *name*, of which an app has one, beside *owner* or in a package above it."""
+    *package, _ = owner.__module__.split(".")
+    places = [package[:length] for length in range(len(package), -1, -1)]
+    modules = [module for place in places for module in _modules_for(place, name)]
+    return _class_of(owner, name) or _class_in(modules, owner, name)
+
+
+def _modules_for(package: Sequence[str], name: str) -> list[str]:
+    """Return the modules of *package* that may hold the class *name*."""
+    file = underscore(name)
+    own = [".".join(package)] if "views" in package else []
+    return [".".join([*package, *parts]) for parts in ([file], ["views", file], ["views"])] + own
+
+
+def _class_in(modules: Iterable[str], owner: type, name: str) -> Any:
     from importlib import import_module
+
+    for module in modules:
+        if module == owner.__module__:
+            found = getattr(sys.modules.get(module), name, None)
+        else:
+            found = getattr(import_module(module), name, None) if _is_beside(owner, module) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _is_beside(owner: type, module: str) -> bool:
+    """Tell whether *module* exists, and is of the same app as *owner*: any other may just be called like that."""
     from importlib.util import find_spec
 
-    found = getattr(sys.modules.get(cls.__module__), name, None)
-    package = cls.__module__.rpartition(".")[0]
-    parent = package.rpartition(".")[0]
-    for place in dict.fromkeys((package, parent)):
-        for module in (underscore(name), f"views.{underscore(name)}", "views", f"views.{_unsuffix(name, 'View')}"):
-            if found is not None:
-                return found
-            path = f"{place}.{module}" if place else module
-            try:
-                known = path in sys.modules or find_spec(path) is not None
-            except (ImportError, ValueError):
-                known = False
-            if known:
-                found = getattr(import_module(path), name, None)
-    return found
+    try:
+        top = find_spec(module.partition(".")[0])
+        return top is not None and _lies_near(owner, top) and find_spec(module) is not None
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return False
+        raise  # it is there, and imports something that is not
+    except ValueError:  # a module that no file stands behind
+        return False
+
+
+def _lies_near(owner: type, spec: Any) -> bool:
+    """Tell whether what *spec* describes lies in the folder of *owner*, or in one around it."""
+    file = getattr(sys.modules.get(owner.__module__), "__file__", None)
+    if file is None:
+        return True
+    places = [os.path.dirname(os.path.abspath(place)) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    folder = os.path.dirname(os.path.abspath(file))
+    return any(f"{folder}{os.sep}".startswith(f"{place}{os.sep}") for place in places)
+
 
 # ==========================================================================================
 # 10. PubSub and presence                                            depends on: Ground, Plug
@@ -9332,8 +9790,11 @@ class RequestParser:
         return request
 
     def _check_partial_head(self) -> None:
-        """Refuse early what can become no request."""
+        """Refuse early what can become no request, so that a client with another protocol need not wait."""
         data, limits = self._data, self.limits
+        first = data[self._at : self._at + 1]
+        if first < b"!" and first not in (b"", b"\r"):
+            raise HTTPProtocolError(400, f"a request does not begin with {first!r}" + " (is it TLS?)" * (first == b"\x16"))
         if _BARE_LF(data, max(self._at, self._scanned - 1)):
             raise HTTPProtocolError(400, "a line ends without a carriage return")
         line_end = data.find(b"\r\n", self._at)
@@ -9782,7 +10243,7 @@ class _Connection(Adapter):
         if state == "sent":
             body = conn.resp_body
             if body.__class__ is not bytes:
-                body = body.encode()
+                body = body.encode("utf-8", "replace")  # names of files can hold halves of surrogate pairs
             self._write_whole(conn, body)
             self._done(conn)
         elif state == "file":
@@ -9863,7 +10324,7 @@ class _Connection(Adapter):
 
     def whole_body(self, conn: Any) -> bytes | None:
         self._check_current(conn)
-        return self.parser.whole_body()
+        return None if conn._in_worker else self.parser.whole_body()  # the parser belongs to the loop's thread
 
     async def read(self, conn: Any) -> bytes:
         self._check_current(conn)
@@ -10384,7 +10845,8 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 # RFC 9110 §13 (conditional requests), §14 (ranges).
 
 __all__ += [
-    "Endpoint", "Static", "Parsers", "method_override", "head_as_get", "RequestLogger", "InvalidPathError", "ConfigError",
+    "Endpoint", "Static", "Parsers", "method_override", "head_as_get", "RequestLogger",
+    "InvalidPathError", "ConfigError",
 ]  # fmt: skip
 
 
@@ -10741,7 +11203,9 @@ class ErrorView(View):
                 f"<!DOCTYPE html>\n<html><head><title>{code} {phrase}</title></head>"
                 f"<body><h1>{phrase}</h1><p>{code}</p></body></html>\n"
             )
-        return {"errors": {"detail": phrase}} if format == "json" else phrase
+        if format == "json":
+            return {"errors": {"detail": phrase}}
+        return phrase if format in ("text", "txt") else super().render(name, assigns)
 
 
 def _phrase_of(code: str) -> str:
@@ -10804,8 +11268,8 @@ class _Report:
 
     def hides(self, name: object) -> bool:
         """Tell whether what stands under *name* is a secret."""
-        text = str(name).lower().replace("-", "_")
-        return any(word in text for word in self._words)
+        text = _attempt(lambda: str(name).lower().replace("-", "_"))
+        return not isinstance(text, str) or any(word in text for word in self._words)
 
     def text(self, text: str) -> str:
         """Return *text* without the secrets that are known."""
@@ -10818,20 +11282,22 @@ class _Report:
         found = {secret.decode(errors="replace") for secret in self.endpoint._secrets}
         found.update(value for value in conn.cookies.values() if len(value) >= 8)  # shorter ones are ordinary words
         found.update(value.split()[-1] for name, value in conn.req_headers if value.strip() and self.hides(name))
-        for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session)):
+        for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session), conn.assigns):
             found.update(self._hidden_texts(values))
         found.update([repr(secret)[1:-1] for secret in found])  # as it is in the repr of what holds it
         return {secret for secret in found if len(secret) >= 4}
 
-    def _hidden_texts(self, value: Any, hidden: bool = False) -> Iterator[str]:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                yield from self._hidden_texts(item, hidden or self.hides(key))
-        elif isinstance(value, list):
-            for item in value:
-                yield from self._hidden_texts(item, hidden)
-        elif hidden and isinstance(value, str):
+    def _hidden_texts(self, value: Any, hidden: bool = False, depth: int = 0) -> Iterator[str]:
+        """Yield the texts that stand in *value* under the name of a secret."""
+        kind = type(value)
+        if issubclass(kind, str) and hidden:
             yield value
+        elif issubclass(kind, dict) and depth < 32:
+            for key, item in dict.items(value):
+                yield from self._hidden_texts(item, hidden or self.hides(key), depth + 1)
+        elif kind is list and depth < 32:
+            for item in value:
+                yield from self._hidden_texts(item, hidden, depth + 1)
 
     def value(self, value: Any) -> str:
         """Return the repr of *value*, bounded in length and depth, and without secrets."""
@@ -10962,18 +11428,19 @@ class _Report:
 
     def nearest_route(self) -> Route | None:
         """Return the route whose path is most like the one that was asked for."""
-        import difflib
+        from difflib import SequenceMatcher
 
-        given = list(self.conn.path_info)
-        filled: dict[str, Route] = {}
+        best, nearest, given = 0.6, None, list(self.conn.path_info)
         for route in self.routes():
-            segments = [
-                text if segment.kind == ":" and text.startswith(segment.text) else segment.text
-                for segment, text in zip(route.segments, [*given, *[""] * len(route.segments)])
-            ]
-            filled.setdefault("/".join(segments), route)
-        near = difflib.get_close_matches("/".join(given), filled, n=1)
-        return filled[near[0]] if near else None
+            fixed = [at for at, segment in enumerate(route.segments) if segment.text]  # parameters may be anything
+            wanted = "/".join(route.segments[at].text for at in fixed)
+            found = "/".join(given[at] for at in fixed if at < len(given))
+            likeness = SequenceMatcher(None, found, wanted).ratio() if fixed else 0
+            if "*" not in route.path:
+                likeness *= 0.9 ** abs(len(given) - len(route.segments))
+            if likeness > best:
+                best, nearest = likeness, route
+        return nearest
 
 
 def _columns_of(entry: Any) -> tuple[int, int] | None:
@@ -11260,7 +11727,9 @@ class _Children:
                 crashes = [*(at for at in crashes if server.loop.time() - at < 10), server.loop.time()]
                 logger.exception("the child %s crashed", _name_of(child))
             if len(crashes) > 5:
-                logger.critical("the child %s crashed %d times in 10 s: the endpoint stops", _name_of(child), len(crashes))
+                logger.critical(
+                    "the child %s crashed %d times in 10 s: the endpoint stops", _name_of(child), len(crashes)
+                )
                 self.gave_up = True
                 if self.on_give_up is not None:
                     self.on_give_up()
@@ -11300,14 +11769,16 @@ def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
 
 
 def client_script() -> str | None:
-    """Return the path of ``phoenix.js``: beside this file, or where pip has put it; ``None`` when it is nowhere."""
-    import sysconfig
+    """Return the path of ``phoenix.js``, or ``None`` when it is nowhere.
 
-    for folder in (os.path.dirname(os.path.abspath(__file__)), os.path.join(sysconfig.get_path("data"), "share", "phoenix")):
-        path = os.path.join(folder, "phoenix.js")
-        if os.path.isfile(path):
-            return path
-    return None
+    It lies beside this file, in the app that this file was copied to, or where pip has put it: in ``share/phoenix``
+    of the folder that the packages lie in or one above, which holds for every way to install.
+    """
+    folder = os.path.dirname(os.path.abspath(__file__))
+    above = folder, *(os.path.join(folder, *[".."] * steps) for steps in (1, 2, 3))
+    places = [folder, os.path.join(folder, "priv", "static", "js"), *(os.path.join(each, "share", "phoenix") for each in above)]
+    paths = (os.path.normpath(os.path.join(place, "phoenix.js")) for place in places)
+    return next(filter(os.path.isfile, paths), None)
 
 
 class _ClientScript:
@@ -11435,10 +11906,11 @@ class Endpoint(metaclass=_Recording):
         self._error_statuses: dict[type, int] = dict(self.options["error_statuses"])
         self._errors_with = self.options["render_errors"]
         self._make_url()
-        View.engines.update({name: engine for name, engine in self.options["template_engines"].items() if engine})
+        View.use_engines({"eex": _EEX_IN_DEV if self.env == "dev" else _EEX, **self.options["template_engines"]})
         self._statics: list[Static] = []
         self._steps = self._make_steps()
         self._check_sessions()
+        _find_views(self.router)
         _compile_views(View)
         self.pubsub: PubSub = self.options["pubsub"] or PubSub()
         self.server: Server | None = None
@@ -11831,9 +12303,8 @@ def _compile_views(view: type[View]) -> None:
 
 def _raw_forwards(router: Any) -> tuple[str, ...]:
     """Return the paths that go to applications which read request bodies themselves."""
-    return tuple(
-        route.path.rstrip("/") + "/" for route in getattr(router, "routes", ()) if isinstance(route.plug, _Forward) and route.plug.takes_body
-    )
+    forwards = [route for route in getattr(router, "routes", ()) if isinstance(route.plug, _Forward)]
+    return tuple(route.path.rstrip("/") + "/" for route in forwards if route.plug.takes_body)
 
 # ==========================================================================================
 # 16. Testing                                                    depends on: all that is above
@@ -11904,13 +12375,17 @@ def build_conn(
     conn = Conn(method, *place, fields, scheme, name, port, remote_ip, Adapter(data), endpoint)
     conn._in_worker = True  # this thread is as good as a worker's: plain functions need not go elsewhere
     if session is not None:
-        conn._session_store = Session(secret="of a test, which nobody else needs to know, and 64 bytes long " * 2)
-        conn.fetch_session()._session = dict(session)
+        Session(secret="of a test, which nobody else needs to know " * 2)(conn).fetch_session()
+        for key, value in session.items():
+            conn.put_session(key, value)
     return conn
 
 
 def _request_body(
-    params: Mapping[str, Any] | None, json: Any, files: Mapping[str, Upload | Sequence[Upload]] | None, body: bytes | str | None
+    params: Mapping[str, Any] | None,
+    json: Any,
+    files: Mapping[str, Upload | Sequence[Upload]] | None,
+    body: bytes | str | None,
 ) -> tuple[str, bytes]:
     """Return content type and bytes of a request's body; each of them may be empty."""
     if files:
@@ -11931,14 +12406,18 @@ def _multipart_body(params: Mapping[str, Any], files: Mapping[str, Upload | Sequ
         written.append(f"--{boundary}\r\ncontent-disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n")
 
     for pair in _encode_pairs("", params):
-        name, _, value = (unquote_to_bytes(part.replace("+", " ")) for part in pair.partition("="))
-        write(f'name="{_quoted_name(name.decode())}"', value)
+        field, _, value = pair.partition("=")
+        write(f'name="{_quoted_name(_undo_form(field).decode())}"', _undo_form(value))
     for field, given in files.items():
         for upload in [given] if isinstance(given, Upload) else given:
             name, filename = _quoted_name(field), _quoted_name(upload.filename)
             upload.file.seek(0)
             write(f'name="{name}"; filename="{filename}"\r\ncontent-type: {upload.content_type}', upload.file.read())
     return f"multipart/form-data; boundary={boundary}", b"".join(written) + f"--{boundary}--\r\n".encode()
+
+
+def _undo_form(text: str) -> bytes:
+    return unquote_to_bytes(text.replace("+", " "))
 
 
 def _quoted_name(name: str) -> str:
@@ -11966,7 +12445,7 @@ class _TestLoop:
     def finish(self, result: Any) -> Any:
         """Return the conn that *result* is, or is going to be, with all chunks of its response."""
         conn = result if isinstance(result, BaseConn) else self.wait(result)
-        parts = conn.resp_body if conn.state == "chunked" else None
+        parts: Any = conn.resp_body if conn.state == "chunked" else None
         if hasattr(parts, "__aiter__"):
             self.wait(_take_chunks(conn, parts))
         elif parts is not None:
@@ -11996,7 +12475,7 @@ class _TestLoop:
                 return task.result()
             task.cancel()
             await asyncio.wait([task], timeout=1)
-            raise AssertionError(f"it did not end within {self.timeout:g} seconds; app.test(timeout=...) would wait longer")
+            raise AssertionError(f"it took longer than {self.timeout:g} seconds; app.test(timeout=...) waits longer")
 
         return loop.run_until_complete(bounded())
 
@@ -12037,14 +12516,16 @@ class TestClient:
         conn = client.get("/users/7")
         assert "Ann" in client.html_response(conn)
 
-    Each verb returns the ``Conn`` with its response. ``client.cookies`` keeps what responses set, ``client.headers`` are
-    sent with every request. Errors become pages, as for a real client; ``app.test(raise_errors=True)`` raises them
-    instead. Forms need no CSRF token unless ``app.test(csrf=True)``.
+    Each verb returns the ``Conn`` with its response. ``client.cookies`` keeps what responses set, and what stands in
+    ``client.headers`` is sent with every request. Errors become pages, as for a real client;
+    ``app.test(raise_errors=True)`` raises them instead. Forms need no CSRF token unless ``app.test(csrf=True)``.
     """
 
     __test__ = False  # pytest: this is no test case
 
-    def __init__(self, endpoint: Endpoint, *, raise_errors: bool = False, csrf: bool = False, timeout: float = 10) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, raise_errors: bool = False, csrf: bool = False, timeout: float = 10
+    ) -> None:
         self.endpoint = endpoint
         self.raise_errors = raise_errors
         self.csrf = csrf
@@ -12072,7 +12553,7 @@ class TestClient:
             conn.private["plug_skip_csrf_protection"] = True
         conn.private["phoenix_on_error"] = self._note_error
         try:
-            conn = self._loop.finish(self.endpoint.dispatch(conn))
+            self._loop.finish(self.endpoint.dispatch(conn))
         finally:
             for clean_up in conn._after or ():
                 clean_up()
@@ -12109,7 +12590,7 @@ class TestClient:
         """Send an OPTIONS."""
         return self.request("OPTIONS", path, **options)
 
-    def _keep_cookies(self, conn: Conn) -> None:
+    def _keep_cookies(self, conn: BaseConn) -> None:
         for name, (value, attributes) in (conn._resp_cookies or {}).items():
             if "; max-age=0" in attributes:
                 self.cookies.pop(name, None)
@@ -12141,9 +12622,10 @@ class TestClient:
         if store is None:
             raise ArgumentError(f"{self.endpoint!r} has no plug Session, where values could be put")
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        conn = build_conn(headers={"cookie": cookies}, endpoint=self.endpoint)
-        store.save(conn, {**store.load(conn)[0], **values})
-        self._keep_cookies(conn)
+        conn = store(build_conn(headers={"cookie": cookies}, endpoint=self.endpoint)).fetch_session()
+        for key, value in values.items():
+            conn.put_session(key, value)
+        self._keep_cookies(conn.send_resp(204, ""))
         return self
 
     # --- Responses ------------------------------------------------------------------------
@@ -12261,6 +12743,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         if refused.line:
             print(f"\n    {_program()} {refused.line}\n", file=sys.stderr)
         return refused.code
+    except PhoenixError as error:  # the app is wrong, and its message says how
+        print(_coloured("31", f"{type(error).__name__}:", sys.stderr), error, file=sys.stderr)
+        return 1
     except BrokenPipeError:  # as in `phoenix routes | head`: there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -12278,11 +12763,12 @@ def _run_command(words: list[str]) -> int | None:
     options, rest = parser.parse_known_args(words)
     if rest:
         known = commands[words[0]]._option_string_actions if words[0] in commands else ()
-        raise _Refused(f"unknown argument {rest[0]!r}.{_did_you_mean(rest[0], known)} Expected a line such as:", options.line)
+        hint = _did_you_mean(rest[0], known)
+        raise _Refused(f"unknown argument {rest[0]!r}.{hint} Expected a line such as:", options.line)
     return options.run(options)  # type: ignore[no-any-return]
 
 
-_OTHER_WORDS = {"run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new", "startproject": "new"}
+_OTHER_WORDS = {"run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new"}
 
 
 def _unknown_command(words: list[str], names: Iterable[str]) -> _Refused:
@@ -12335,7 +12821,8 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     gen.add_argument("what", choices=["secret"], help="a value for SECRET_KEY_BASE")
 
     js = command(_js, "js", "Write phoenix.js, the browser client of channels")
-    js.add_argument("path", nargs="?", default="priv/static/js/phoenix.js", help="file or folder; %(default)s unless given")
+    default = "priv/static/js/phoenix.js"
+    js.add_argument("path", nargs="?", default=default, help="file or folder; %(default)s unless given")
     js.add_argument("--force", action="store_true", help="replace a file that is there and differs")
     return parser, commands.choices
 
@@ -12384,29 +12871,33 @@ def _load(target: str, command: str) -> tuple[types.ModuleType, Any]:
     """
     name, colon, attribute = target.partition(":")
     if name.endswith(".py") or "/" in name or os.sep in name:
-        module = re.sub(r"[\\/]+", ".", os.path.normpath(name).removesuffix(".py")).strip(".")
-        raise _Refused(f"{name} is a file, expected the name of its module:", f"{command} {module}{colon}{attribute}")
-    if not all(part.isidentifier() for part in name.split(".")):
+        dotted = re.sub(r"[\\/]+", ".", os.path.normpath(name).removesuffix(".py")).strip(".")
+        raise _Refused(f"{name} is a file, expected the name of its module:", f"{command} {dotted}{colon}{attribute}")
+    if not re.fullmatch(r"\w+(\.\w+)*", name):  # `02_params` is no identifier, and yet can be imported
         raise _Refused(f"{name!r} is not the name of a module, expected one as in:", f"{command} app")
-    value = module = _import_app(name, command, colon + attribute)
+    module = _import_app(name, command, colon + attribute)
+    value: Any = module
     for part in attribute.split(".") if attribute else ():
         if not hasattr(value, part):
             known = [each for each, found in vars(module).items() if _is_endpoint(found) or _is_router(found)]
-            raise _Refused(f"{name} has no {attribute!r}.{_did_you_mean(attribute, known)}", _proposal(command, name, known))
+            near = _did_you_mean(attribute, known, "{}")
+            hint = f" Did you mean {near!r}?" if near else ""
+            known += [near] if near else []
+            raise _Refused(f"{name} has no {attribute!r}.{hint}", _proposal(command, name, known))
         value = getattr(value, part)
     return module, value if attribute else None
 
 
 def _import_app(name: str, command: str, rest: str) -> types.ModuleType:
-    from importlib import import_module
-
     here = os.getcwd()
     if sys.path[:1] != [here]:
         sys.path.insert(0, here)
     try:
-        return import_module(name)
+        __import__(name)
+        return sys.modules[name]
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
             raise _no_module(name, command, rest) from None
         _print_short_traceback(error)
         raise _Refused(f"{name} could not be imported.", code=1) from None
@@ -12416,15 +12907,15 @@ def _no_module(name: str, command: str, rest: str) -> _Refused:
     """Answer the name of a module that is not there, with one that is."""
     import difflib
 
+    missing = f"there is no module {name!r} in {os.getcwd()}"
     files = [file for file in sorted(os.listdir()) if file.endswith(".py") and not _same_file(file, __file__)]
     near = difflib.get_close_matches(name, [file.removesuffix(".py") for file in files], n=1)
     if near:
-        return _Refused(f"there is no module {name!r} in {os.getcwd()}. Did you mean {near[0]!r}?", f"{command} {near[0]}{rest}")
+        return _Refused(f"{missing}. Did you mean {near[0]!r}?", f"{command} {near[0]}{rest}")
     for file in files:
-        with open(file, encoding="utf-8", errors="replace") as stream:
-            if "Endpoint(" in stream.read():
-                return _Refused(f"there is no module {name!r} in {os.getcwd()}, but there is:", f"{command} {file[:-3]}")
-    return _Refused(f"there is no module {name!r} in {os.getcwd()}, nor another app. To make one type:", "new my_app")
+        if b"Endpoint(" in _read_file(file):
+            return _Refused(f"{missing}, but there is:", f"{command} {file.removesuffix('.py')}")
+    return _Refused(f"{missing}, nor another app. To make one type:", "new my_app")
 
 
 def _print_short_traceback(error: Exception) -> None:
@@ -12459,9 +12950,11 @@ def _routers_of(target: str) -> list[Any]:
             raise _Refused(f"{target} is {value!r}, expected a router or an endpoint.", f"routes {module.__name__}")
         return [router]
     endpoints = _found_in(module, _is_endpoint)
-    routers = [endpoint.router for endpoint in endpoints if _is_router(endpoint.router)] or _found_in(module, _is_router)
+    routers = [endpoint.router for endpoint in endpoints if _is_router(endpoint.router)]
+    routers = routers or _found_in(module, _is_router)
     if not routers:
-        raise _Refused(f"{target} has no router and no endpoint. The module that has one is the one to name:", "routes app:Router")
+        missing = f"{target} has no router and no endpoint"
+        raise _Refused(f"{missing}: name the module that has one, as in:", "routes app:Router")
     return list(dict.fromkeys(routers))
 
 
@@ -12488,16 +12981,18 @@ def _endpoints_of(target: str, command: str) -> list[Any]:
 
 
 def _server(options: Any) -> None:
+    line = f"server {' '.join(options.apps)} --port"
+    if options.port is not None and not 0 <= options.port <= 65535:
+        raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"{line} 4000")
     endpoints = list(dict.fromkeys(each for target in options.apps for each in _endpoints_of(target, "server")))
-    if options.port is not None and not 0 <= options.port <= 65535 - len(endpoints):
-        raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"server {' '.join(options.apps)} --port 4000")
-    ports = [endpoint.port if options.port is None else options.port and options.port + at for at, endpoint in enumerate(endpoints)]
-    places = {(options.host or endpoint.config("http").get("host"), port) for endpoint, port in zip(endpoints, ports)}
-    if 0 not in ports and len(places) < len(ports):
-        raise _Refused(
-            f'two of these apps listen on port {min(ports)}: give each one of its own, http={{"port": ...}}, or type:',
-            f"server {' '.join(options.apps)} --port {min(ports)}",
-        )
+    ports = [endpoint.port for endpoint in endpoints]
+    if options.port is not None:  # port 0 is any that is free
+        ports = [options.port + (at if options.port else 0) for at in range(len(endpoints))]
+    places = [(options.host or endpoint.config("http").get("host"), port) for endpoint, port in zip(endpoints, ports)]
+    for place in places:
+        if place[1] and places.count(place) > 1:
+            message = f'two of these apps listen on port {place[1]}: give each one of its own, http={{"port": ...}}'
+            raise _Refused(f"{message}, or type:", f"{line} {place[1]}")
     for endpoint, port in zip(endpoints, ports):
         endpoint.server = endpoint.make_server(options.host, port)
     _serve_all(endpoints)
@@ -12520,29 +13015,14 @@ def _gen(options: Any) -> None:
 
 
 def _js(options: Any) -> None:
-    source = _client_file()
+    source = client_script()
     if source is None:
-        raise _Refused(f"phoenix.js is not beside {__file__}, nor installed: copy it from where you have phoenix.py from.", code=1)
+        raise _Refused(f"phoenix.js is not beside {__file__}: copy it from where you have phoenix.py from.", code=1)
     path = os.path.join(options.path, "phoenix.js") if os.path.isdir(options.path) else options.path
     folder, name = os.path.split(path)
     scaffold = _Scaffold(folder, options.force)
     scaffold.write(name, _read_file(source))
     scaffold.report_kept(f"js {options.path}")
-
-
-def _client_file() -> str | None:
-    """Return the path of phoenix.js: beside this file, in the app this file was copied to, or where pip put it."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    for path in ("phoenix.js", "priv/static/js/phoenix.js"):
-        if os.path.isfile(os.path.join(here, *path.split("/"))):
-            return os.path.join(here, *path.split("/"))
-    from importlib.metadata import PackageNotFoundError, files
-
-    try:
-        installed = files("phoenix.py") or []
-    except PackageNotFoundError:
-        return None
-    return next((str(file.locate()) for file in installed if file.name == "phoenix.js"), None)
 
 
 def _read_file(path: str) -> bytes:
@@ -12594,7 +13074,7 @@ def _new(options: Any) -> None:
     if os.path.lexists(path) and not os.path.isdir(path):
         raise _Refused(f"{path} is a file, expected a folder that is there or can be made:", f"new {name} {name}_app")
     scaffold = _Scaffold(path, options.force)
-    client = _client_file()
+    client = client_script()
     for file, text in (_ONE_FILE_APP if options.one_file else _APP).items():
         scaffold.write(file, text.replace("my_app", name).replace("MyApp", camelize(name)).encode())
     scaffold.write("phoenix.py", _read_file(__file__))
@@ -12614,7 +13094,8 @@ def _check_app_name(name: str, options: Any) -> None:
     """Raise ``_Refused`` unless *name* can name an app: part of a cookie's name, and of a title."""
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) and not iskeyword(name) and name != "phoenix":
         return
-    better = re.sub(r"[^a-z0-9]+", "_", underscore(os.path.basename(os.path.normpath(name)))).strip("_0123456789") or "my"
+    better = underscore(os.path.basename(os.path.normpath(name)))
+    better = re.sub(r"[^a-z0-9]+", "_", better).strip("_").lstrip("_0123456789") or "my"
     better = f"{better}_app" if iskeyword(better) or better in ("phoenix", "my") else better
     folder = options.path or (name if os.path.basename(name) != name else "")
     raise _Refused(
@@ -12792,7 +13273,7 @@ class ErrorView(phoenix.ErrorView):
 <section class="cards">
   <article>
     <h2>Change this page</h2>
-    <p>Edit <code>web/templates/page/index.html.eex</code>, save, and reload.</p>
+    <p>It is <code>web/templates/page/index.html.eex</code>. Edit it, save it, and reload.</p>
   </article>
   <article>
     <h2>Add a page</h2>
@@ -12825,15 +13306,17 @@ body {
   font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
 }
 header, main { max-width: 60rem; margin: 0 auto; padding: 1.25rem 1.5rem; }
-header a { display: inline-flex; align-items: center; gap: .6rem; color: inherit; font-weight: 600; text-decoration: none; }
+header a { display: inline-flex; align-items: center; gap: .6rem; }
+header a { color: inherit; font-weight: 600; text-decoration: none; }
 h1 { margin: .5rem 0; font-size: clamp(2.2rem, 6vw, 3.4rem); line-height: 1.1; letter-spacing: -.03em; }
 h2 { margin: 0 0 .35rem; font-size: 1.0625rem; }
 a { color: var(--fire); }
-code { padding: .1em .35em; border-radius: .35em; background: var(--line); font-size: .875em; overflow-wrap: anywhere; }
+code { padding: .1em .35em; border-radius: .35em; background: var(--line); color: var(--text); }
+code { font-size: .875em; overflow-wrap: anywhere; }
 
 .welcome { padding: 3.5rem 0 2.5rem; text-align: center; }
 .welcome p { margin: 0; color: var(--faint); font-size: 1.2rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
 .cards article {
   padding: 1.25rem 1.4rem; border: 1px solid var(--line); border-radius: 1rem; background: var(--card);
   box-shadow: 0 1px 2px rgb(60 30 10 / .05), 0 8px 24px rgb(60 30 10 / .05);
@@ -12845,14 +13328,18 @@ code { padding: .1em .35em; border-radius: .35em; background: var(--line); font-
 """,
     "priv/static/images/phoenix.svg": """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">
-  <defs>
-    <linearGradient id="fire" x1="0" y1="1" x2="0.4" y2="0">
-      <stop offset="0" stop-color="#e8390e"/><stop offset=".55" stop-color="#fd7e14"/><stop offset="1" stop-color="#fcc419"/>
-    </linearGradient>
-  </defs>
-  <path fill="url(#fire)" d="M32 62C17 62 6 51 6 37c0-9 4-17 9-23 0 7 2 11 6 14C20 17 26 7 37 2c-2 7 0 12 5 17 2-2 3-5 3-8
-    8 7 13 16 13 26 0 14-11 25-26 25Z"/>
-  <path fill="#fff4e6" d="M32 57c-9 0-15-6-15-14 0-6 3-10 7-13 0 4 1 6 4 8-1-7 2-12 7-15-1 5 1 8 4 11 1-1 2-3 2-5 4 4 6 9 6 14 0 8-6 14-15 14Z"/>
+  <linearGradient id="fire" x1="0" y1="64" x2="0" y2="4" gradientUnits="userSpaceOnUse">
+    <stop stop-color="#d9480f"/><stop offset=".55" stop-color="#f76707"/><stop offset="1" stop-color="#fcc419"/>
+  </linearGradient>
+  <g fill="url(#fire)">
+    <g id="wing">
+      <path d="M30 41C17 40 5 29 3 7c6 9 13 14 21 17 4 4 6 10 6 17Z"/>
+      <path d="M29 50c-9 1-17-4-21-14 6 5 13 7 20 7 1 2 1 5 1 7Z"/>
+    </g>
+    <use href="#wing" transform="matrix(-1 0 0 1 64 0)"/>
+    <path d="M32 13c3 0 5 2 5 5l4 2-4 1c0 4-3 7-3 12 0 9 4 14 4 19 0 4-3 7-6 11-3-4-6-7-6-11 0-5 4-10 4-19
+      0-5-3-8-3-13 0-4 2-7 5-7Z"/>
+  </g>
 </svg>
 """,
     "tests/__init__.py": '''\
@@ -12898,6 +13385,7 @@ class ErrorViewTest(unittest.TestCase):
 .secret_key_base
 __pycache__/
 *.pyc
+.pytest_cache/
 .venv/
 """,
     "README.md": """\

@@ -2,7 +2,7 @@
 
     python examples/05_resources.py
 
-and open http://localhost:4000/tasks. See all the routes with `python phoenix.py routes examples/05_resources.py`.
+and open http://localhost:4000/tasks. See all the routes with `python phoenix.py routes examples.05_resources`.
 
 Notice: `resources` connects verbs and paths to actions of the same names everywhere: GET /tasks is index, POST /tasks
 create, DELETE /tasks/1 destroy. No path is written twice: `task_path` makes them from the route. A link with a method

@@ -172,7 +172,7 @@ def test_editing_sends_patch_through_the_form(blog: StartedServer, page: Any) ->
     page.click("text=Edit")
     assert page.input_value("#post_title") == "Hello, world"
     page.fill("#post_title", "Hello, “moon”")
-    assert page.input_value("input[name=_method]") == "patch"
+    assert page.input_value("main input[name=_method]") == "patch"
     with page.expect_request("**/posts/1") as sent:
         page.click("input[type=submit]")
     assert sent.value.method == "POST"

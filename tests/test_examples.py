@@ -225,7 +225,7 @@ def test_the_routes_of_an_example_are_listed_as_its_docstring_says() -> None:
     import subprocess
     import sys
 
-    command = [sys.executable, "phoenix.py", "routes", "examples/05_resources.py"]
+    command = [sys.executable, "phoenix.py", "routes", "examples.05_resources"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert listed.returncode == 0, listed.stderr
     assert re.search(r"task_path +DELETE +/tasks/:id +TaskController.destroy/2", listed.stdout)
