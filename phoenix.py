@@ -9195,7 +9195,7 @@ class WebSocket:
     1011.
     """
 
-    __slots__ = ("conn", "subprotocol", "close_code", "_wire", "_messages", "_waiter", "_handler", "_held")
+    __slots__ = ("conn", "subprotocol", "close_code", "_wire", "_messages", "_waiter", "_handler", "_held", "_reading_paused")
 
     cuts_slow_readers = False  # `send` waits
 
@@ -9210,27 +9210,30 @@ class WebSocket:
         self._messages: deque[str | bytes] = deque()
         self._waiter: Any = None
         self._held = 0
+        self._reading_paused = False
 
     async def receive(self) -> str | bytes:
         """Return the next message. Raises ``ClientDisconnected`` when the connection has ended."""
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise ClientDisconnected(f"the WebSocket was closed with {self.close_code}") from None
+
+    def __aiter__(self) -> WebSocket:
+        return self
+
+    async def __anext__(self) -> str | bytes:
         while not self._messages:
             if self.close_code is not None:
-                raise ClientDisconnected(f"the WebSocket was closed with {self.close_code}")
+                raise StopAsyncIteration
             self._waiter = self._wire.loop.create_future()
             await self._waiter
         message = self._messages.popleft()
         self._held -= len(message)
-        if self._held < _READ_AHEAD:
+        if self._reading_paused and self._held < _READ_AHEAD:
+            self._reading_paused = False
             self._wire.resume_reading()
         return message
-
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while True:
-            try:
-                message = await self.receive()
-            except ClientDisconnected:
-                return
-            yield message
 
     async def send(self, message: str | bytes) -> None:
         """Send a text (``str``) or binary (``bytes``) message; wait while the client does not keep up.
@@ -9282,7 +9285,8 @@ class WebSocket:
     def received(self, message: str | bytes) -> None:
         self._messages.append(message)
         self._held += len(message)
-        if self._held >= _READ_AHEAD:
+        if self._held >= _READ_AHEAD and not self._reading_paused:
+            self._reading_paused = True
             self._wire.pause_reading()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -11116,10 +11120,16 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 class RequestLogger:
-    """Plug: log ``GET /path`` when a request comes and ``Sent 200 in 5ms`` when its response goes, at *level*."""
+    """Plug: log ``GET /path`` when a request comes and ``Sent 200 in 5ms`` when its response goes, at *level*.
 
-    def __init__(self, level: int = logging.INFO) -> None:
-        self.level = level
+    *level* is a number or a name: ``logging.DEBUG``, ``"debug"``.
+    """
+
+    def __init__(self, level: int | str = logging.INFO) -> None:
+        number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+        if not isinstance(number, int):
+            raise ConfigError(f'cannot log at level {level!r}: expected one such as logging.DEBUG or "debug"')
+        self.level = logging.INFO if number is True else number
 
     def __call__(self, conn: Any) -> Any:
         if not logger.isEnabledFor(self.level):
@@ -11797,7 +11807,7 @@ class _ClientScript:
 
 _ENDPOINT_OPTIONS: dict[str, Any] = {
     "url": {},  # host, scheme, port, path: what generated URLs begin with
-    "http": {},  # host and port to listen on
+    "http": {},  # host and port to listen on; the port is PORT, or 4000, unless set
     "secret_key_base": None,  # at least 64 bytes; or a list, the newest first
     "debug_errors": None,  # the page for developers; on in dev unless set
     "render_errors": None,  # the view of error pages; ErrorView beside the router unless set
@@ -11838,15 +11848,6 @@ def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> No
             raise ConfigError(
                 f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}."
             )
-
-
-def _log_level(level: Any) -> int:
-    """Return the number of a level that may be given by name, or as ``True``."""
-    if isinstance(level, str):
-        level = logging.getLevelName(level.upper())
-    if not isinstance(level, int):
-        raise ConfigError(f'log={level!r}: expected a level such as logging.DEBUG or "debug", or False')
-    return logging.INFO if level is True else level
 
 
 def _first_with_session(router: Any) -> Any:
@@ -11961,7 +11962,10 @@ class Endpoint(metaclass=_Recording):
         return tuple(_checked_secret(secret) for secret in ([given] if isinstance(given, (str, bytes)) else given))
 
     def _make_url(self) -> None:
-        """Find out what URLs begin with: the address to listen on, unless ``url`` names a host or scheme."""
+        """Find out what URLs begin with.
+
+        A public host is taken to stand in front of this server, at the standard port; a local one is this server.
+        """
         _check_keys("url", self.options["url"], _URL_KEYS)
         _check_keys("http", self.options["http"], ("host", "port"))
         url = self.options["url"]
@@ -12038,7 +12042,7 @@ class Endpoint(metaclass=_Recording):
         if any(isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())):
             stack.append(_ClientScript())
         if "log" in options:
-            stack.append(RequestLogger(_log_level(options["log"])))
+            stack.append(RequestLogger(options["log"]))
         if "parsers" in options:
             stack.append(_made("parsers", Parsers, {"skip": _raw_forwards(self.router), **options["parsers"]}))
         stack += [method_override, head_as_get]
@@ -12347,7 +12351,7 @@ def build_conn(
 
     Raises ``ArgumentError`` for several bodies, and for a *body* whose type no header tells.
     """
-    if "://" in path:
+    if "://" in path and not path.startswith("/"):
         scheme, _, rest = path.partition("://")
         host, slash, path = rest.partition("/")
         path = slash + path or "/"

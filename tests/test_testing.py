@@ -16,8 +16,8 @@ import pytest
 
 import phoenix
 from phoenix import (
-    Conn, Controller, Endpoint, Params, Parsers, Pipeline, TestClient, Upload, build_conn, delete, get, head_as_get, match,
-    patch, pipe_through, pipeline, plug, post, put, resources, response_body, run_plug, scope,
+    Conn, Controller, Endpoint, Params, Parsers, Pipeline, TestClient, Upload, build_conn, get, head_as_get, match,
+    pipe_through, pipeline, plug, post, resources, response_body, run_plug, scope,
 )  # fmt: skip
 
 SECRET = "a secret that only these tests know" * 2
