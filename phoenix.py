@@ -1173,17 +1173,20 @@ class _Recording(type):
         """Take over what the body of *cls* recorded."""
 
 
-def _recorder(word: str, home: str) -> Any:
-    """Return the recorder of the class body being executed that knows *word*. Raises ``DefinitionError``."""
+def _recorder(method: str, home: str, word: str = "") -> Any:
+    """Return the recorder of the class body being executed, if it has *method*. Raises ``DefinitionError``.
+
+    The message says that *word*, the same unless given, must be written in the body of *home*.
+    """
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name != "<module>":
         body = frame.f_locals if "__qualname__" in frame.f_code.co_names else None  # bodies store it, functions do not
         if isinstance(body, _Body):
-            if hasattr(body.recorder, word):
+            if hasattr(body.recorder, method):
                 return body.recorder
             break
         frame = frame.f_back
-    raise DefinitionError(f"{_caller(3)}: `{word}(...)` must be written in the body of {home}")
+    raise DefinitionError(f"{_caller(3)}: `{word or method}(...)` must be written in the body of {home}")
 
 
 # --- What is plugged ----------------------------------------------------------------------
@@ -4067,10 +4070,11 @@ class View(metaclass=_Recording):
         known = "".join(f"\n* {known}" for known in sorted(cls.templates()))
         raise TemplateNotFoundError(
             f'Could not render "{name}" for {_name_of(cls)}, please define a clause for render/2 or define a template'
-            f" {place}. " + (f"The following templates were compiled:\n{known}" if known else "No templates were compiled for this module."),
+            f" {place}.{_did_you_mean(name, cls.templates())} "
+            + (f"The following templates were compiled:\n{known}" if known else "No templates were compiled for this module."),
             cls,
             name,
-        )  # fmt: skip
+        )
 
     def _render_partial(self, conn: Any, *arguments: Any, **more: Any) -> Any:
         """``render`` inside templates: ``render("row.html", user=user)``, or with another view in front."""
@@ -6154,7 +6158,7 @@ def match(
     private: Mapping[str, Any] | None = None,
 ) -> None:
     """Answer these verbs at *path*: ``match("MOVE", "/x", mover)``, ``match(["GET", "POST"], ...)``, ``match("*", ...)``."""
-    recorder, where = _recorder("route", "a router"), _caller()
+    recorder, where = _recorder("route", "a router", "match"), _caller()
     for verb in [verbs] if isinstance(verbs, str) else verbs:
         recorder.route(verb.upper(), path, target, action, where, as_=as_, assigns=assigns, private=private)
 
@@ -6169,7 +6173,7 @@ def _verb_word(verb: str) -> _VerbWord:
         assigns: Mapping[str, Any] | None = None,
         private: Mapping[str, Any] | None = None,
     ) -> None:
-        recorder = _recorder("route", "a router")
+        recorder = _recorder("route", "a router", verb.lower())
         recorder.route(verb, path, target, action, _caller(), as_=as_, assigns=assigns, private=private)
 
     word.__name__ = word.__qualname__ = verb.lower()
@@ -9089,7 +9093,7 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
     ``["//example.com", "https://*.example.com"]``), ``max_size`` (bytes of a message, 1 MiB), ``max_channels`` (100),
     ``timeout`` (60 s without a message ends a connection), ``window`` (10 s that a long poll waits).
     """
-    recorder, where = _recorder("route", "a router"), _caller()
+    recorder, where = _recorder("route", "a router", "socket"), _caller()
     known = ("origins", "max_size", "max_channels", "timeout", "window")
     for name in options:
         if name not in known:
@@ -9115,7 +9119,7 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
 
 def channel(name: str, channel: type[Channel]) -> None:
     """Serve the topics ``<name>:<anything>`` with a channel class; inside ``with socket(...)``."""
-    recorder, where = _recorder("route", "a router"), _caller()
+    recorder, where = _recorder("route", "a router", "channel"), _caller()
     if recorder.mount is None:
         raise DefinitionError(f"{where}: channel({name!r}, ...) must stand in a block of socket: `with socket(\"/ws\"): channel(...)`")
     recorder.mount.add(name, channel, where)
@@ -9319,7 +9323,7 @@ def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool
     *handler* is an ``async def`` that takes a ``WebSocket``. Options: ``subprotocols``, best first; ``origins`` as for
     ``socket``; ``max_size`` in bytes (1 MiB); ``compress`` (permessage-deflate, off); ``ping_interval`` in seconds (30).
     """
-    recorder, where = _recorder("route", "a router"), _caller()
+    recorder, where = _recorder("route", "a router", "websocket"), _caller()
     known = ("subprotocols", "origins", "max_size", "compress", "ping_interval")
     for name in options:
         if name not in known:
@@ -12325,7 +12329,7 @@ def _raw_forwards(router: Any) -> tuple[str, ...]:
 #
 # Source: Phoenix.ConnTest, Plug.Test.
 
-__all__ += ["TestClient", "build_conn", "run_plug"]
+__all__ += ["TestClient", "build_conn", "run_plug", "response_body"]
 
 
 def build_conn(

@@ -6,7 +6,7 @@ and open http://localhost:4000/search/shoes?page=2&filter[color]=red&filter[size
 
 Notice: path, query, form and JSON all end up in `params`, and brackets in names make dicts and lists. Values from URLs
 and forms are text, always. What is missing or of the wrong shape is the client's mistake: it gets a 400 that says so,
-from `params["page"]` as well as from a `match` that nothing matches.
+from `params["page"]` as well as from an error that is raised by hand.
 Try: /search/shoes without a page; /add/2/3, then /add/2/x; and, in a terminal, the same from JSON:
     curl localhost:4000/order -H "content-type: application/json" -d '{"item": "shoes", "count": 2}'
     curl localhost:4000/order -d item=shoes
@@ -40,7 +40,8 @@ def order(conn: Conn, params: Params) -> Conn:
             return conn.text(f"{count} times {item}")
         case {"item": str(item)}:
             return conn.text(f"one of {item}")
-    raise BadRequestError("an order needs an item")
+        case _:
+            raise BadRequestError("an order needs an item")
 
 
 class Router(phoenix.Router):

@@ -33,7 +33,8 @@ class FileController(Controller):
             case Upload(content_type="image/png" | "image/jpeg" | "image/gif") as file:
                 file.save(Path(FOLDER.name, secrets.token_hex(8) + ENDINGS[file.content_type]))
                 return conn.redirect(to="/")
-        return conn.put_status("unprocessable_entity").text("Please choose a PNG, JPEG or GIF.")
+            case _:
+                return conn.put_status("unprocessable_entity").text("Please choose a PNG, JPEG or GIF.")
 
 
 class FileView(View):

@@ -23,10 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import (
-    BadRequestError, Conn, Controller, Endpoint, Params, Upload, View, get, member, pipe_through, pipeline, plug,
-    render_many, resource, resources, scope, template,
-)  # fmt: skip
+from phoenix import Conn, Controller, Params, get, member, pipe_through, pipeline, plug, resources, scope, template
 
 # --- Storage ------------------------------------------------------------------------------
 
@@ -102,8 +99,8 @@ def require_user(conn: Conn) -> Conn:
 
 def read_form(form: Any, **longest: int) -> tuple[dict[str, str], dict[str, str]]:
     """Return the fields of a form, and what is wrong with them: blank, or longer than so many characters."""
-    if not isinstance(form, dict):
-        raise BadRequestError("expected the fields of a form")  # whoever sent this did not use our page: 400
+    if not isinstance(form, Params):
+        raise phoenix.BadRequestError("expected the fields of a form")  # whoever sent this did not use our page: 400
     fields = {field: str(form[field]).strip() for field in longest}
     errors = {field: f"has more than {most} characters" for field, most in longest.items() if len(fields[field]) > most}
     return fields, errors | {field: "can’t be blank" for field in fields if not fields[field]}
@@ -152,10 +149,12 @@ class PostController(Controller):
     def read(self, params: Params) -> tuple[list[Any], dict[str, str]]:
         fields, errors = read_form(params["post"], title=100, body=10_000)
         match params["post"].get("image"):
-            case Upload(content_type="image/png" | "image/jpeg" | "image/gif" | "image/webp") as image:
+            case phoenix.Upload(content_type="image/png" | "image/jpeg" | "image/gif" | "image/webp") as image:
                 return [*fields.values(), image.content_type, image.read()], errors
-            case Upload():
+            case phoenix.Upload():
                 errors["image"] = "must be a PNG, JPEG, GIF or WebP"
+            case _:
+                pass  # no file was chosen
         return [*fields.values(), None, None], errors
 
 
@@ -192,7 +191,7 @@ class SessionController(Controller):
 # --- Views --------------------------------------------------------------------------------
 
 
-class LayoutView(View):
+class LayoutView(phoenix.View):
     template("application.html.eex", """
         <!DOCTYPE html>
         <html lang="en">
@@ -223,13 +222,13 @@ class LayoutView(View):
         </html>""")
 
 
-class PostView(View):
+class PostView(phoenix.View):
     template("index.html.eex", """
         <%= for post in @posts: %>
           <article class="card">
             <%= if post["image_type"]: %><img src="<%= post_path(@conn, "image", post["id"]) %>" alt=""><% end %>
             <h2><%= link(post["title"], to=post_path(@conn, "show", post["id"])) %></h2>
-            <p><%= shorten(post["body"], 180, placeholder=" …") %></p>
+            <p><%= beginning(post) %></p>
             <small><%= day(post) %></small>
           </article>
         <% end %>""")
@@ -276,22 +275,26 @@ class PostView(View):
         <% end %>""")
 
     def render(self, name: str, assigns: dict[str, Any]) -> Any:
-        match name:  # what programs read is written by hand here; all else is a template
+        match name:
             case "index.json":
-                return {"posts": render_many(assigns["posts"], PostView, "post.json", conn=assigns["conn"])}
+                return {"posts": phoenix.render_many(assigns["posts"], PostView, "post.json", conn=assigns["conn"])}
             case "show.json":
                 comments = [{"author": comment["author"], "body": comment["body"]} for comment in assigns["comments"]]
                 return {"post": self.render("post.json", assigns) | {"comments": comments}}
             case "post.json":
                 post, url = assigns["post"], assigns["conn"].helpers.post_url
                 return {key: post[key] for key in ("id", "title", "body", "day")} | {"url": url("show", post["id"])}
-        return super().render(name, assigns)
+            case _:
+                return super().render(name, assigns)  # all else is a template
 
-    def day(self, post: sqlite3.Row) -> str:
+    def day(self, post: sqlite3.Row) -> str:  # the methods of a view are functions in its templates
         return f"{date.fromisoformat(post['day']):%d %B %Y}".lstrip("0")
 
+    def beginning(self, post: sqlite3.Row) -> str:
+        return shorten(post["body"], 180, placeholder=" …")
 
-class SessionView(View):
+
+class SessionView(phoenix.View):
     template("new.html.eex", """
         <h1>Log in</h1>
         <%= form_for(@conn, session_path(@conn, "create"), name="session", errors=@errors) do f %>
@@ -354,13 +357,13 @@ class Router(phoenix.Router):
             resources("/comments", CommentController, only=["create"])
             with member():
                 get("/image", PostController, "image")
-        resource("/session", SessionController, only=["new", "create", "destroy"])
+        resources("/session", SessionController, singleton=True, only=["new", "create", "destroy"])
     with scope("/api", as_="api"):
         pipe_through("api")
         resources("/posts", PostController, only=["index", "show"])
 
 
-app = Endpoint(Router, secret_key_base=set_up())
+app = phoenix.Endpoint(Router, secret_key_base=set_up())
 
 if __name__ == "__main__":
     app.run()

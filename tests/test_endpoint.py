@@ -17,8 +17,10 @@ import pytest
 
 import phoenix
 from phoenix import (
-    ArgumentError, ConfigError, Conn, Controller, DefinitionError, Endpoint, Parsers, Pipeline, RequestLogger, SecretError, Session,
-    Static, TemplateSyntaxError, View, collection, delete, forward, get, head_as_get, method_override, pipe_through, pipeline, plug,
+    ArgumentError, ConfigError, Conn, Controller, DefinitionError, Endpoint, Parsers, Pipeline, RequestLogger,
+    SecretError, Session,
+    Static, TemplateSyntaxError, View, collection, delete, forward, get, head_as_get, method_override, pipe_through,
+    pipeline, plug,
     post, put, resources, scope, template,
 )  # fmt: skip
 
@@ -86,9 +88,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"secret_key_bse": SECRET}, ["unknown option 'secret_key_bse' of Endpoint", "Did you mean 'secret_key_base'?"]),
+        (
+            {"secret_key_bse": SECRET},
+            ["unknown option 'secret_key_bse' of Endpoint", "Did you mean 'secret_key_base'?"],
+        ),
         ({"zzz": 1}, ["unknown option 'zzz'", "The options are: url, http, secret_key_base"]),
-        ({"url": {"hots": "example.com"}}, ["unknown key 'hots' in url=", "Did you mean 'host'?", "host, scheme, port, path"]),
+        (
+            {"url": {"hots": "example.com"}},
+            ["unknown key 'hots' in url=", "Did you mean 'host'?", "host, scheme, port, path"],
+        ),
         ({"http": {"prot": 80}}, ["unknown key 'prot' in http=", "Did you mean 'port'?"]),
         ({"static": {"form": "x"}}, ["unknown key 'form' in static=", "It takes at, from_, only"]),
         ({"session": {"max_ages": 1}}, ["unknown key 'max_ages' in session=", "Did you mean 'max_age'?"]),
@@ -232,7 +240,11 @@ def test_a_form_of_the_public_host_is_no_forgery_even_below_a_path() -> None:
     app = endpoint(Site, secret_key_base=SECRET, url={"scheme": "https", "host": "example.com", "path": "/shop"})
     client = app.test(csrf=True)
     token = body(client.get("/token"))
-    for origin, status in (("https://example.com", 200), ("https://evil.example", 403), ("https://example.com.evil", 403)):
+    for origin, status in (
+        ("https://example.com", 200),
+        ("https://evil.example", 403),
+        ("https://example.com.evil", 403),
+    ):
         assert client.post("/", {"_csrf_token": token}, headers={"origin": origin}).status == status
 
 
@@ -288,7 +300,9 @@ def test_readme_configuration_for_sessions() -> None:
 def test_a_session_without_a_secret_is_found_when_the_app_is_made() -> None:
     with pytest.raises(SecretError) as caught:
         endpoint(SessionRouter)
-    assert re.search(r"GET /remember \(.*test_endpoint\.py:\d+\) fetches the session\. secret_key_base is not set", str(caught.value))
+    assert re.search(
+        r"GET /remember \(.*test_endpoint\.py:\d+\) fetches the session\. secret_key_base is not set", str(caught.value)
+    )
 
 
 def test_it_is_found_in_pipelines_plugs_and_forwarded_routers_too() -> None:
@@ -306,7 +320,12 @@ def test_it_is_found_in_pipelines_plugs_and_forwarded_routers_too() -> None:
     class Plain(phoenix.Router):
         get("/", hello)
 
-    for router, options in ((Forwarding, {}), (Piped, {}), (Plain, {"plugs": [Browser]}), (Plain, {"plugs": [Conn.fetch_session]})):
+    for router, options in (
+        (Forwarding, {}),
+        (Piped, {}),
+        (Plain, {"plugs": [Browser]}),
+        (Plain, {"plugs": [Conn.fetch_session]}),
+    ):
         with pytest.raises(SecretError, match="fetches the session"):
             endpoint(router, **options)
         endpoint(router, secret_key_base=SECRET, **options)
@@ -319,7 +338,9 @@ def test_the_secret_may_be_that_of_the_session() -> None:
     assert body(client.get("/recall")) == "bar"
 
 
-@pytest.mark.parametrize("secret, words", [("short", "is 5 bytes long"), (b"short", "is 5 bytes long"), ("", "is not set")])
+@pytest.mark.parametrize(
+    "secret, words", [("short", "is 5 bytes long"), (b"short", "is 5 bytes long"), ("", "is not set")]
+)
 def test_a_secret_that_is_too_short_is_refused(secret: Any, words: str) -> None:
     with pytest.raises(SecretError, match=words):
         endpoint(secret_key_base=secret)
@@ -332,7 +353,9 @@ def test_the_error_tells_how_to_make_a_secret_and_that_works() -> None:
         endpoint(secret_key_base="short")
     command = re.search(r'`python (-c "[^`]+")`', str(caught.value))
     assert command is not None
-    made = subprocess.run([sys.executable, "-c", command[1][4:-1]], capture_output=True, text=True, timeout=30, check=True)
+    made = subprocess.run(
+        [sys.executable, "-c", command[1][4:-1]], capture_output=True, text=True, timeout=30, check=True
+    )
     endpoint(SessionRouter, secret_key_base=made.stdout.strip())
 
 
@@ -361,7 +384,10 @@ def test_sessions_can_be_left_out() -> None:
 
 def test_the_default_plugs_parse_override_and_answer_head() -> None:
     client = endpoint().test()
-    assert client.json_response(client.post("/echo", {"a": {"b": "1"}})) == {"method": "POST", "params": {"a": {"b": "1"}}}
+    assert client.json_response(client.post("/echo", {"a": {"b": "1"}})) == {
+        "method": "POST",
+        "params": {"a": {"b": "1"}},
+    }
     assert client.json_response(client.post("/echo", json={"a": [1]}))["params"] == {"a": [1]}
     assert client.json_response(client.post("/echo", {"_method": "delete"}))["method"] == "DELETE"
     overridden = client.post("/echo", {}, headers={"x-http-method-override": "PUT"})
@@ -413,7 +439,9 @@ def test_what_was_set_and_not_sent_is_sent() -> None:
     assert (conn.status, body(conn), conn.state) == (202, "set", "sent")
 
 
-@pytest.mark.parametrize("bad, words", [("text", "cannot plug 'text'"), (7, "cannot plug 7"), (lambda: None, "cannot be called with a conn")])
+@pytest.mark.parametrize(
+    "bad, words", [("text", "cannot plug 'text'"), (7, "cannot plug 7"), (lambda: None, "cannot be called with a conn")]
+)
 def test_what_is_no_plug_is_refused_with_its_place(bad: Any, words: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         Endpoint(Router, plugs=[bad])
@@ -469,7 +497,9 @@ def test_the_stack_is_inherited_and_added_to() -> None:
     assert "late" not in OwnStack(Router, env="test").test().post("/echo", json={"a": 1}).assigns
 
 
-@pytest.mark.parametrize("options", [{"static": {"at": "/x"}}, {"session": {"key": "x"}}, {"parsers": {}}, {"log": False}])
+@pytest.mark.parametrize(
+    "options", [{"static": {"at": "/x"}}, {"session": {"key": "x"}}, {"parsers": {}}, {"log": False}]
+)
 def test_options_for_the_default_plugs_are_refused_beside_an_own_stack(options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(ConfigError, match=f"{name}=... has no effect: OwnStack plugs a stack of its own"):
@@ -533,7 +563,9 @@ def test_a_request_is_logged_when_it_comes_and_when_its_response_goes(caplog: py
     assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
-def test_the_time_is_in_microseconds_below_one_millisecond(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_is_in_microseconds_below_one_millisecond(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for took, shown in ((0.0000123, "12µs"), (0.0009, "900µs"), (0.005, "5ms"), (1.2346, "1235ms")):
         times = iter([100.0, 100.0 + took])
         monkeypatch.setattr(phoenix.time, "perf_counter", lambda: next(times))
@@ -559,7 +591,12 @@ def test_chunks_and_files_are_told_apart(caplog: pytest.LogCaptureFixture, tmp_p
     class Files(phoenix.Router):
         get("/*path", answer)
 
-    for path, start in (("file", "Sent 206"), ("parts", "Chunked 404"), ("chunks", "Chunked 200"), ("empty", "Sent 204")):
+    for path, start in (
+        ("file", "Sent 206"),
+        ("parts", "Chunked 404"),
+        ("chunks", "Chunked 200"),
+        ("empty", "Sent 204"),
+    ):
         caplog.clear()
         with caplog.at_level(logging.INFO, "phoenix"):
             Endpoint(Files, env="test").test().get("/" + path)
@@ -580,7 +617,9 @@ def test_an_error_page_is_logged_as_any_response(caplog: pytest.LogCaptureFixtur
         (True, ["INFO", "INFO"]), (False, []), (None, []),
     ],
 )  # fmt: skip
-def test_the_level_of_the_request_log_is_an_option(option: Any, levels: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_the_level_of_the_request_log_is_an_option(
+    option: Any, levels: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG, "phoenix"):
         Endpoint(Router, env="test", log=option).test().get("/")
     assert [record.levelname for record in caplog.records if not record.getMessage().startswith("Processing")] == levels
@@ -621,12 +660,16 @@ def test_what_answers_is_logged_with_its_params_and_pipelines(caplog: pytest.Log
 
 
 def test_a_function_is_logged_like_an_action(caplog: pytest.LogCaptureFixture) -> None:
-    assert processed(caplog, lambda client: client.get("/plain/7")) == "Processing with hello/2\n  Parameters: {'id': '7'}\n  Pipelines: []"
+    assert (
+        processed(caplog, lambda client: client.get("/plain/7"))
+        == "Processing with hello/2\n  Parameters: {'id': '7'}\n  Pipelines: []"
+    )
 
 
 def test_secrets_in_params_are_not_logged_at_any_depth(caplog: pytest.LogCaptureFixture) -> None:
     sent = {
-        "password": "hunter2", "name": "Ann", "user": {"password_confirmation": "hunter2", "rows": [{"old_password": "hunter2"}]},
+        "password": "hunter2", "name": "Ann", "user": {"password_confirmation": "hunter2",
+        "rows": [{"old_password": "hunter2"}]},
         "_csrf_token": "hunter2",
     }  # fmt: skip
     message = processed(caplog, lambda client: client.post("/users", json=sent))
@@ -634,7 +677,9 @@ def test_secrets_in_params_are_not_logged_at_any_depth(caplog: pytest.LogCapture
 
 
 def test_the_words_to_filter_are_an_option(caplog: pytest.LogCaptureFixture) -> None:
-    message = processed(caplog, lambda client: client.post("/users", {"card": "4711", "name": "Ann"}), filter_parameters=["card"])
+    message = processed(
+        caplog, lambda client: client.post("/users", {"card": "4711", "name": "Ann"}), filter_parameters=["card"]
+    )
     assert "4711" not in message and "Ann" in message
 
 
@@ -691,7 +736,10 @@ def test_the_conn_knows_how_it_was_reached() -> None:
     class Any_(phoenix.Router):
         get("/*path", answer)
 
-    got = served(endpoint(Any_), lambda port: exchange(port, b"GET /a%20b?c=d HTTP/1.1\r\nhost: Example.com:81\r\nconnection: close\r\n\r\n"))
+    got = served(
+        endpoint(Any_),
+        lambda port: exchange(port, b"GET /a%20b?c=d HTTP/1.1\r\nhost: Example.com:81\r\nconnection: close\r\n\r\n"),
+    )
     assert got.endswith(b'["http","example.com",81,"127.0.0.1","/a%20b","c=d"]')
 
 
@@ -734,7 +782,11 @@ def test_run_serves_until_it_is_asked_to_stop(app_file: Path, start: Callable[..
     assert server.request("/").text == "hello"
     assert server.request("/none").status == 404
     assert server.stop() == 0
-    assert "[INFO] GET /\n" in server.log and "[DEBUG] Processing with hello/2\n" in server.log and "Sent 200 in" in server.log
+    assert (
+        "[INFO] GET /\n" in server.log
+        and "[DEBUG] Processing with hello/2\n" in server.log
+        and "Sent 200 in" in server.log
+    )
 
 
 def test_a_port_that_is_in_use_is_explained(app_file: Path) -> None:

@@ -68,7 +68,7 @@ def header(conn: Conn, name: str) -> str | None:
 
 
 def app_for(action: Callable[..., Any], **options: Any) -> Endpoint:
-    """Return an app whose every path is answered by *action*; its errors are those of production unless *options* say."""
+    """Return an app whose every path is answered by *action*, and whose errors are those of production."""
 
     class Router(phoenix.Router):
         get("/*path", action)
@@ -157,7 +157,8 @@ def test_an_exception_says_its_status_by_its_class(error: Any, status: int) -> N
 @pytest.mark.parametrize(
     "error, status",
     [
-        (ForeignError, 404), (DerivedForeignError, 404), (KeyError, 404), (phoenix.MissingParamError, 400), (OwnError, 402),
+        (ForeignError, 404), (DerivedForeignError, 404), (KeyError, 404), (phoenix.MissingParamError, 400),
+        (OwnError, 402),
         (DerivedError, 409), (RuntimeError, 503), (TimeoutError, 504),
     ],
 )  # fmt: skip
@@ -179,7 +180,8 @@ def test_readme_plug_exception() -> None:
 
 
 @pytest.mark.parametrize(
-    "registered", [{"KeyError": 404}, {KeyError("x"): 404}, {KeyError: 200}, {KeyError: "teapot"}, {dict: 404}, {KeyError: None}]
+    "registered",
+    [{"KeyError": 404}, {KeyError("x"): 404}, {KeyError: 200}, {KeyError: "teapot"}, {dict: 404}, {KeyError: None}],
 )
 def test_a_registration_that_cannot_be_meant_is_refused(registered: Any) -> None:
     with pytest.raises(ConfigError, match="expected a class of exceptions, and a status from 400 to 599"):
@@ -362,7 +364,9 @@ def test_a_callback_that_raises_before_the_response_is_an_error_like_others(capl
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_a_callback_that_raises_for_the_error_page_too_leaves_a_plain_one(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_for_the_error_page_too_leaves_a_plain_one(
+    debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     def callback(conn: Conn) -> Conn:
         raise OwnError("in a callback")
 
@@ -461,7 +465,9 @@ class NotFound(Exception):
         (OwnError, "text/plain", 402, "text/plain", "Payment Required"),
     ],
 )
-def test_the_view_is_asked_for_status_and_format(error: Any, accept: str, status: int, content_type: str, text: str) -> None:
+def test_the_view_is_asked_for_status_and_format(
+    error: Any, accept: str, status: int, content_type: str, text: str
+) -> None:
     app = app_for(raising(error), render_errors=ShopErrorView)
     conn = app.test().get("/a%3Cb".replace("%3C", "<"), headers={"accept": accept})
     assert (conn.status, header(conn, "content-type")) == (status, content_type + "; charset=utf-8")
@@ -527,7 +533,10 @@ class ErrorView(View):                 # below the app: it is looked for when it
 def test_the_view_may_stand_in_a_module_beside_that_of_the_router(module: Callable[[str, str], ModuleType]) -> None:
     module("errorshop.__init__", "")
     module("errorshop.views.__init__", "")
-    module("errorshop.views.error_view", "import phoenix\nclass ErrorView(phoenix.View): phoenix.template('404.html.eex', 'ours')")
+    module(
+        "errorshop.views.error_view",
+        "import phoenix\nclass ErrorView(phoenix.View): phoenix.template('404.html.eex', 'ours')",
+    )
     router = module("errorshop.router", "import phoenix\nclass Router(phoenix.Router): pass")
     assert body(Endpoint(router.Router, env="prod").test().get("/")) == "ours"
 
@@ -549,10 +558,12 @@ def test_production_shows_nothing_of_the_error() -> None:
     "path, accept, content_type",
     [
         ("/", None, "text/html"), ("/", "application/json", "application/json"), ("/", "text/html, */*", "text/html"),
-        ("/", "*/*", "text/html"), ("/", "image/png", "text/html"), ("/", "application/json;q=0.9, text/html;q=0.1", "application/json"),
+        ("/", "*/*", "text/html"), ("/", "image/png", "text/html"),
+        ("/", "application/json;q=0.9, text/html;q=0.1", "application/json"),
         ("/?_format=json", "text/html", "application/json"), ("/?format=json", "text/html", "application/json"),
         ("/?_format=unknown", None, "text/html"), ("/?_format=unknown", "application/json", "application/json"),
-        ("/?_format[]=json", None, "text/html"), ("/?a=%zz", "application/json", "application/json"), ("/?_format=xml", None, "text/plain"),
+        ("/?_format[]=json", None, "text/html"), ("/?a=%zz", "application/json", "application/json"),
+        ("/?_format=xml", None, "text/plain"),
         ("/", "nonsense;;;q=x,,", "text/html"),
     ],
 )  # fmt: skip
@@ -746,7 +757,12 @@ def test_the_page_names_the_error_the_request_and_the_status() -> None:
 
 def test_the_page_shows_the_source_around_each_line_of_the_application() -> None:
     html = body(debug(failing))
-    for text in ("def divide(total: int, parts: int)", "# the line that fails", "return share", "def failing(conn: Conn"):
+    for text in (
+        "def divide(total: int, parts: int)",
+        "# the line that fails",
+        "return share",
+        "def failing(conn: Conn",
+    ):
         assert text in Page(html).text
     failed = [line for line in html.split("\n") if 'class="failed"' in line]
     assert any("share = " in line for line in failed) and any("divide(1, 0)" in line for line in failed)
@@ -755,7 +771,8 @@ def test_the_page_shows_the_source_around_each_line_of_the_application() -> None
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not know the columns")
 def test_the_page_marks_the_part_of_the_line_that_failed() -> None:
     def action(conn: Conn, params: Any) -> Conn:
-        wörter = {"ä": 0}; return conn.text("ö" + str(1 // wörter["ä"]) + "ü")  # noqa: E702 - columns count bytes
+        wörter = {"ä": 0}
+        return conn.text("ö" + str(1 // wörter["ä"]) + "ü")  # columns count bytes
 
     assert "<mark>total / parts</mark>" in body(debug(failing))
     assert "<mark>1 // wörter[&quot;ä&quot;]</mark>" in body(debug(action))
@@ -797,7 +814,9 @@ def test_chained_errors_are_all_shown() -> None:
         return conn
 
     page = page_of(action)
-    first, second, third = (page.text.index(text) for text in ("RuntimeError at", "caused by KeyError", "while answering ZeroDivisionError"))
+    first, second, third = (
+        page.text.index(text) for text in ("RuntimeError at", "caused by KeyError", "while answering ZeroDivisionError")
+    )
     assert first < second < third
 
 
@@ -823,7 +842,7 @@ def test_errors_that_cause_each_other_end_somewhere() -> None:
 def test_notes_and_the_members_of_a_group_are_shown() -> None:
     error = ValueError("the member")
     error.add_note("a note about it")  # type: ignore[attr-defined,unused-ignore]
-    group = ExceptionGroup("several", [error, KeyError("other")])  # type: ignore[name-defined,unused-ignore]  # noqa: F821
+    group = ExceptionGroup("several", [error, KeyError("other")])  # type: ignore[name-defined,unused-ignore]
     text = page_of(raising(group)).text
     assert "ExceptionGroup at GET /" in text and "with ValueError" in text and "with KeyError" in text
     assert "a note about it" in text
@@ -845,7 +864,8 @@ def test_everything_is_escaped_and_nothing_runs() -> None:
 
     conn = debug(
         action, "/<svg onload=alert(3)>?<b>=<u>&q=" + attack.replace("&", ""),
-        headers={"accept": "text/html", "x-evil": attack, "referer": attack}, secret_key_base=SECRET, plugs=[Conn.fetch_session],
+        headers={"accept": "text/html", "x-evil": attack, "referer": attack}, secret_key_base=SECRET,
+        plugs=[Conn.fetch_session],
     )  # fmt: skip
     html = body(conn)
     page = Page(html)
@@ -865,7 +885,9 @@ def test_the_policy_of_the_page_allows_no_script_and_no_request() -> None:
     assert header(conn, "cache-control") == "no-store" and header(conn, "x-content-type-options") == "nosniff"
 
 
-def test_in_a_browser_the_page_is_styled_and_no_policy_complains(page: Any, start: Callable[..., Any], tmp_path: Path) -> None:
+def test_in_a_browser_the_page_is_styled_and_no_policy_complains(
+    page: Any, start: Callable[..., Any], tmp_path: Path
+) -> None:
     app = tmp_path / "app.py"
     app.write_text(
         "import phoenix\nfrom phoenix import get\n"
@@ -894,7 +916,9 @@ def test_in_a_browser_the_page_is_styled_and_no_policy_complains(page: Any, star
 
 def test_the_line_of_a_template_that_fails_is_shown(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "show.html.eex").write_text("<ul>\n<%= for row in @rows: %>\n  <li><%= row.upper() %></li>\n<% end %>\n</ul>\n")
+    (tmp_path / "page" / "show.html.eex").write_text(
+        "<ul>\n<%= for row in @rows: %>\n  <li><%= row.upper() %></li>\n<% end %>\n</ul>\n"
+    )
 
     class PageView(View):
         root = str(tmp_path)
@@ -949,7 +973,9 @@ def test_a_template_that_is_broken_while_the_app_runs_is_shown_with_a_caret(tmp_
     assert "list.html.eex" in text and "^" in text
 
 
-def test_a_module_that_does_not_compile_is_shown_where_it_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_does_not_compile_is_shown_where_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_of_error_test.py").write_text("x = 1\ny = = 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -983,7 +1009,8 @@ def site() -> type[phoenix.Router]:
 @pytest.mark.parametrize(
     "path, near",
     [
-        ("/user", "GET /users"), ("/user/7", "GET /users/:id"), ("/usrs/new", "GET /users/:id"), ("/file/a/b", "GET /files/*path"),
+        ("/user", "GET /users"), ("/user/7", "GET /users/:id"), ("/usrs/new", "GET /users/:id"),
+        ("/file/a/b", "GET /files/*path"),
         ("/users/7/edit", "GET /users/:id"), ("/completely/different", None), ("/a/very/long/path/to/users", None),
     ],
 )  # fmt: skip
@@ -993,14 +1020,20 @@ def test_a_path_without_a_route_shows_the_routes_and_the_nearest(path: str, near
     assert page.title == f"NoRouteError at GET {path}"
     for text in ("user_path", "/users/:id", "UserController.show/2", "file_path", "/files/*path"):
         assert text in page.text
-    assert ("Did you mean" in page.text) == (near is not None) and (near is None or f"Did you mean {near}?" in page.text)
+    assert ("Did you mean" in page.text) == (near is not None) and (
+        near is None or f"Did you mean {near}?" in page.text
+    )
     text = body(app.test().get(path))
     assert "GET     /users/:id  UserController.show/2" in text and (near is None or f"`{near}`" in text)
 
 
 def test_a_wrong_verb_shows_the_routes_too() -> None:
     page = Page(body(Endpoint(site(), env="dev", log=False).test().delete("/users/7", headers=HTML)))
-    assert page.title == "MethodNotAllowedError at DELETE /users/7" and "GET, HEAD" in page.text and "/users/:id" in page.text
+    assert (
+        page.title == "MethodNotAllowedError at DELETE /users/7"
+        and "GET, HEAD" in page.text
+        and "/users/:id" in page.text
+    )
 
 
 def test_an_app_without_routes_and_other_404s_show_none() -> None:
@@ -1035,7 +1068,8 @@ def test_the_tables_tell_about_the_request() -> None:
 
 
 SECRETS = {
-    "the password": "hunter2", "a nested one": "correct horse", "the query's token": "tok-4711", "the api key": "key-0815",
+    "the password": "hunter2", "a nested one": "correct horse", "the query's token": "tok-4711",
+    "the api key": "key-0815",
     "the cookie": "cookie-value-1", "the authorization": "Zm9vOmJhcg==", "the session's": "session-secret",
     "the assign's": "assigned-secret", "the filtered param": "4000-1234-5678",
 }  # fmt: skip
@@ -1052,12 +1086,12 @@ def test_no_secret_is_on_the_page_wherever_it_would_appear(accept: str) -> None:
         raise RuntimeError(f"could not log in with {params!r} and {conn.req_headers!r} and {secret_of_session}")
 
     seen: list[str] = []
-    app = app_for(
-        action, env="dev", secret_key_base=SECRET, filter_parameters=["card"], plugs=[Conn.fetch_session]
-    )
+    app = app_for(action, env="dev", secret_key_base=SECRET, filter_parameters=["card"], plugs=[Conn.fetch_session])
     conn = app.test().post(
-        "/?token=tok-4711&x=1", {"password": "hunter2", "user": {"secret_word": "correct horse", "card": "4000-1234-5678"}},
-        headers={"accept": accept, "cookie": "_a=cookie-value-1", "authorization": "Basic Zm9vOmJhcg==", "x-api-key": "key-0815"},
+        "/?token=tok-4711&x=1", {"password": "hunter2", "user": {"secret_word": "correct horse",
+        "card": "4000-1234-5678"}},
+        headers={"accept": accept, "cookie": "_a=cookie-value-1", "authorization": "Basic Zm9vOmJhcg==",
+        "x-api-key": "key-0815"},
     )  # fmt: skip
     text = body(conn)
     assert "could not log in with" in text and ("Ann" in text or accept != "text/html")
@@ -1156,7 +1190,8 @@ def test_an_editor_opens_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "accept, is_html",
     [
-        ("text/html", True), ("*/*", True), ("text/*", True), ("application/json, text/*;q=0.1", True), ("TEXT/HTML", True),
+        ("text/html", True), ("*/*", True), ("text/*", True), ("application/json, text/*;q=0.1", True),
+        ("TEXT/HTML", True),
         (None, False), ("application/json", False), ("", False), ("image/*", False), ("text/plain", False),
     ],
 )  # fmt: skip
@@ -1177,11 +1212,14 @@ def test_the_layout_of_the_markdown() -> None:
     )  # fmt: skip
     head, _, rest = body(conn).partition("## Connection details")
     assert head.startswith("# RuntimeError at GET /a\n\nException:\n\n    ** (RuntimeError) oops\n    and more\n")
-    assert f'    \n      File "{__file__}"'.strip() in head and all(line.startswith("    ") for line in head.split("\n")[4:-2])
+    assert f'    \n      File "{__file__}"'.strip() in head and all(
+        line.startswith("    ") for line in head.split("\n")[4:-2]
+    )
     assert rest == (
         "\n\n### Params\n\n    {'x': '1', 'path': ['a']}\n\n### Request info\n\n"
         "  * URI: http://localhost/a\n  * Query string: x=1\n\n### Headers\n\n"
-        "  * accept: application/json\n  * host: localhost\n  * x-a: 1\n  * x-b: 2\n\n### Session\n\n    {'user_id': 7}\n"
+        "  * accept: application/json\n  * host: localhost\n  * x-a: 1\n  * x-b: 2\n\n"
+        "### Session\n\n    {'user_id': 7}\n"
     )
 
 
@@ -1189,7 +1227,9 @@ def test_a_page_can_be_copied_as_markdown() -> None:
     assert "# ZeroDivisionError at GET /\n\nException:" in page_of(failing).text
 
 
-def test_a_debug_page_that_fails_itself_leaves_a_plain_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_debug_page_that_fails_itself_leaves_a_plain_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(phoenix, "debug_page", lambda *arguments: 1 / 0)
     conn = debug(failing)
     assert (conn.status, body(conn)) == (500, "Internal Server Error")

@@ -902,7 +902,7 @@ def test_the_parsers_read_a_body_rightly_behind_a_plain_function() -> None:
     async def read(conn: Any) -> Any:
         return conn.text(conn.body_params["a"])
 
-    with Serving(App(read, log=False, env="prod")) as server, server.client() as client:
+    with Serving(App(read, env="prod")) as server, server.client() as client:
         for text in ("x", "y" * 200_000):
             assert client.post("/", f"a={text}").text == text
 

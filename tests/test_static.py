@@ -150,7 +150,9 @@ def test_a_name_is_decoded_once(folder: Path) -> None:
 
 def test_a_head_request_gets_the_headers_of_the_file(folder: Path) -> None:
     app = Endpoint(Router, static={"from": str(folder)}, env="test", log=False)
-    answer = served(app, lambda port: exchange(port, b"HEAD /css/app.css HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"))
+    answer = served(
+        app, lambda port: exchange(port, b"HEAD /css/app.css HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    )
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n") and rest == b""
     assert b"\r\ncontent-length: %d\r\n" % len(CSS) in head and b"\r\ncontent-type: text/css\r\n" in head
@@ -227,7 +229,8 @@ CLIMBING = [
     "/%2e%2e/secret.txt", "/%2E%2e/secret.txt", "/css/%2e%2e/%2e%2e/secret.txt", "/.%2e/secret.txt", "/%2e/digits.txt",
     "/css/..%2f..%2fsecret.txt", "/css/%2e%2e%2f%2e%2e%2fsecret.txt", "/css/..%5c..%5csecret.txt",
     "/css/%2fetc%2fpasswd", "/css/c:%5cwindows", "/css/c:", "/css/app.css%00.txt", "/css%2f..%2f..%2fsecret.txt",
-    "/..%2fsecret.txt", "/%2fetc/passwd", "//etc/passwd", "///etc/passwd", "/%252e%252e/secret.txt", "/css/%252e%252e/secret.txt",
+    "/..%2fsecret.txt", "/%2fetc/passwd", "//etc/passwd", "///etc/passwd", "/%252e%252e/secret.txt",
+    "/css/%252e%252e/secret.txt",
     "/%c0%ae%c0%ae/secret.txt", "/css\\..\\..\\secret.txt", "/..;/secret.txt", "/css/....//....//secret.txt",
 ]  # fmt: skip
 
@@ -297,10 +300,14 @@ def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
     assert body(client(tmp_path / "current").get("/css/app.css")) == CSS
 
 
-@pytest.mark.parametrize("target", [b"/../secret.txt", b"/css/..%2f..%2fsecret.txt", b"/css/..\\..\\secret.txt", b"/css/%00"])
+@pytest.mark.parametrize(
+    "target", [b"/../secret.txt", b"/css/..%2f..%2fsecret.txt", b"/css/..\\..\\secret.txt", b"/css/%00"]
+)
 def test_over_a_socket_nothing_leads_out_either(folder: Path, target: bytes) -> None:
     app = Endpoint(Router, static={"from": str(folder)}, env="test", log=False)
-    answer = served(app, lambda port: exchange(port, b"GET %b HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" % target))
+    answer = served(
+        app, lambda port: exchange(port, b"GET %b HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" % target)
+    )
     assert answer.startswith(b"HTTP/1.1 400 ") and b"SECRET" not in answer
 
 
@@ -334,7 +341,8 @@ def test_if_none_match_takes_a_list_and_weak_tags(folder: Path, given: str, stat
     "date, status",
     [
         (DAY_HTTP, 304), ("Wed, 15 Nov 2023 22:13:20 GMT", 304), ("Tue, 14 Nov 2023 22:13:19 GMT", 200),
-        ("Tuesday, 14-Nov-23 22:13:20 GMT", 304), ("Tue Nov 14 22:13:20 2023", 304), ("Monday, 13-Nov-23 22:13:20 GMT", 200),
+        ("Tuesday, 14-Nov-23 22:13:20 GMT", 304), ("Tue Nov 14 22:13:20 2023", 304),
+        ("Monday, 13-Nov-23 22:13:20 GMT", 200),
         ("yesterday", 200), ("", 200), ("Thu, 01 Jan 0000 00:00:00 GMT", 200), ("Tue, 14 Foo 2023 22:13:20 GMT", 200),
         ("0", 200), ("Tue, 14 Nov 2023 22:13:20 +0100", 200),
     ],
@@ -382,7 +390,8 @@ def test_a_client_that_wants_another_version_gets_412(folder: Path, name: str, v
 @pytest.mark.parametrize(
     "wanted, part, content_range",
     [
-        ("bytes=0-1", "01", "bytes 0-1/10"), ("bytes=3-", "3456789", "bytes 3-9/10"), ("bytes=-3", "789", "bytes 7-9/10"),
+        ("bytes=0-1", "01", "bytes 0-1/10"), ("bytes=3-", "3456789", "bytes 3-9/10"),
+        ("bytes=-3", "789", "bytes 7-9/10"),
         ("bytes=9-9", "9", "bytes 9-9/10"), ("bytes=5-99", "56789", "bytes 5-9/10"), ("Bytes=0-0", "0", "bytes 0-0/10"),
         ("bytes= 2-3 ", "23", "bytes 2-3/10"), ("bytes=5-999999999999999999", "56789", "bytes 5-9/10"),
     ],
@@ -423,7 +432,14 @@ def test_an_empty_file_has_no_ranges(folder: Path, wanted: str) -> None:
 
 @pytest.mark.parametrize(
     "condition, status",
-    [("{}", 206), (DAY_HTTP, 206), ("W/{}", 200), ('"other"', 200), ("Wed, 15 Nov 2023 22:13:20 GMT", 200), ("nonsense", 200)],
+    [
+        ("{}", 206),
+        (DAY_HTTP, 206),
+        ("W/{}", 200),
+        ('"other"', 200),
+        ("Wed, 15 Nov 2023 22:13:20 GMT", 200),
+        ("nonsense", 200),
+    ],
 )
 def test_if_range_sends_the_part_of_the_same_version_only(folder: Path, condition: str, status: int) -> None:
     visitor = client(folder)
@@ -472,8 +488,10 @@ def packed(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "accepted, is_packed",
     [
-        ("gzip", True), ("GZIP", True), ("x-gzip", True), ("br, gzip;q=0.5", True), ("*", True), ("deflate, *;q=0.1", True),
-        ("*;q=0, gzip", True), ("gzip; q=1.0", True), ("", False), ("br", False), ("gzip;q=0", False), ("gzip;q=0.000", False),
+        ("gzip", True), ("GZIP", True), ("x-gzip", True), ("br, gzip;q=0.5", True), ("*", True),
+        ("deflate, *;q=0.1", True),
+        ("*;q=0, gzip", True), ("gzip; q=1.0", True), ("", False), ("br", False), ("gzip;q=0", False),
+        ("gzip;q=0.000", False),
         ("*;q=0", False), ("gzip;q=0, *", False), ("identity", False), ("notgzip", False),
     ],
 )  # fmt: skip
@@ -567,7 +585,9 @@ def test_the_helpers_of_a_router_give_static_paths(folder: Path) -> None:
     assert Router.helpers.static_url(app, "/digits.txt") == app.static_url("/digits.txt")
 
 
-@pytest.mark.parametrize("path", ["digits.txt", "//evil.example/x", "", "/\\evil.example", "/a\nb", "/../secret.txt", "/a/../b"])
+@pytest.mark.parametrize(
+    "path", ["digits.txt", "//evil.example/x", "", "/\\evil.example", "/a\nb", "/../secret.txt", "/a/../b"]
+)
 def test_static_path_refuses_what_is_no_path_of_this_site(folder: Path, path: str) -> None:
     app = Endpoint(Router, static={"from": str(folder)}, env="test")
     with pytest.raises(phoenix.ArgumentError):
@@ -591,7 +611,9 @@ def test_several_folders_can_be_plugged(folder: Path, tmp_path: Path) -> None:
     assert "?vsn=" in app.static_path("/files/a.txt") and "?vsn=" in app.static_path("/css/app.css")
 
 
-def test_a_relative_folder_is_looked_for_beside_the_module_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_looked_for_beside_the_module_of_the_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     (tmp_path / "site" / "priv" / "static").mkdir(parents=True)

@@ -1,0 +1,706 @@
+"""Chapter 17: the command line, as it is typed, and the apps that it makes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import phoenix
+from conftest import ROOT, StartedServer
+
+HELLO = """
+import phoenix
+from phoenix import get
+
+def hello(conn, params):
+    return conn.text("hello")
+
+class Router(phoenix.Router):
+    get("/hello", hello)
+
+app = phoenix.Endpoint(Router)
+"""
+
+ROUTES_OF_HELLO = "hello_path  GET  /hello  hello/2\n"
+
+
+def environment(**more: str) -> dict[str, str]:
+    outside = ("PHOENIX_ENV", "MIX_ENV", "SECRET_KEY_BASE", "PORT", "NO_COLOR", "TERM")
+    return {**{name: value for name, value in os.environ.items() if name not in outside}, **more}
+
+
+def run(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+
+
+def phoenix_command(*words: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m phoenix`` in a folder that holds no copy of it."""
+    return run("-m", "phoenix", *words, cwd=cwd, PYTHONPATH=str(ROOT), **variables)
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    """A folder with an app in ``app.py``."""
+    (tmp_path / "app.py").write_text(HELLO)
+    return tmp_path
+
+
+# --- routes -------------------------------------------------------------------------------
+
+IMAGES = """
+import phoenix
+from phoenix import Controller, forward, resources
+
+class ImageController(Controller):
+    def index(self, conn, params): return conn
+    new = edit = show = create = update = destroy = index
+
+class Router(phoenix.Router):
+    resources("/images", ImageController)
+"""
+
+ROUTES_OF_IMAGES = """\
+image_path  GET     /images           ImageController.index/2
+image_path  GET     /images/:id/edit  ImageController.edit/2
+image_path  GET     /images/new       ImageController.new/2
+image_path  GET     /images/:id       ImageController.show/2
+image_path  POST    /images           ImageController.create/2
+image_path  PATCH   /images/:id       ImageController.update/2
+            PUT     /images/:id       ImageController.update/2
+image_path  DELETE  /images/:id       ImageController.destroy/2
+"""
+
+
+def test_readme_mix_tasks_routes(tmp_path: Path) -> None:
+    """``mix phoenix.routes MyApp.Router`` prints the routes: helper, verb, path, action."""
+    (tmp_path / "images.py").write_text(IMAGES)
+    done = phoenix_command("routes", "images:Router", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, ROUTES_OF_IMAGES, "")
+
+
+def test_a_forward_is_listed_with_what_stands_behind_it(tmp_path: Path) -> None:
+    (tmp_path / "images.py").write_text(
+        IMAGES.replace('resources("/images", ImageController)', 'resources("/image", ImageController, only=["show"], singleton=True)')
+        + "\nclass Main(phoenix.Router):\n    forward('/admin', Router)\n"
+    )
+    assert phoenix_command("routes", "images:Main", cwd=tmp_path).stdout == "  *  /admin  Router []\n"
+    assert phoenix_command("routes", "images:Router", cwd=tmp_path).stdout == "image_path  GET  /image  ImageController.show/2\n"
+
+
+@pytest.mark.parametrize("words", [["app:Router"], ["app:app"], ["app"], []])
+def test_routes_finds_the_router(hello: Path, words: list[str]) -> None:
+    done = phoenix_command("routes", *words, cwd=hello)
+    assert (done.returncode, done.stdout, done.stderr) == (0, ROUTES_OF_HELLO, "")
+
+
+def test_routes_takes_the_router_of_the_endpoint_where_a_module_has_several(hello: Path) -> None:
+    (hello / "app.py").write_text(HELLO + "\nclass Other(phoenix.Router):\n    get('/other', hello)\n")
+    assert phoenix_command("routes", "app", cwd=hello).stdout == ROUTES_OF_HELLO
+
+
+def test_routes_prints_all_routers_where_no_endpoint_tells_which(tmp_path: Path) -> None:
+    source = HELLO.replace("app = phoenix.Endpoint(Router)", "class Other(Router):\n    get('/other', hello, as_=None)")
+    (tmp_path / "app.py").write_text(source + "\nfrom phoenix import Router as Base\n")
+    assert phoenix_command("routes", "app", cwd=tmp_path).stdout == (
+        f"app.Router:\n{ROUTES_OF_HELLO}\napp.Other:\n  GET  /other  hello/2\n"
+    )
+
+
+def test_routes_of_a_router_without_routes_says_so(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import phoenix\nclass Router(phoenix.Router):\n    pass\n")
+    done = phoenix_command("routes", "app:Router", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "app.Router has no routes.\n")
+
+
+def test_an_app_in_a_package_is_named_with_dots(hello: Path) -> None:
+    (hello / "shop" / "web").mkdir(parents=True)
+    shutil.move(hello / "app.py", hello / "shop" / "web" / "app.py")
+    assert phoenix_command("routes", "shop.web.app:Router", cwd=hello).stdout == ROUTES_OF_HELLO
+
+
+def test_the_working_directory_comes_before_all_other_places(hello: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "app.py").write_text("raise AssertionError('the wrong app')")
+    done = run("-m", "phoenix", "routes", cwd=hello, PYTHONPATH=f"{elsewhere}{os.pathsep}{ROOT}")
+    assert done.stdout == ROUTES_OF_HELLO
+    done = run(ROOT / "phoenix.py", "routes", cwd=hello, PYTHONPATH=str(elsewhere))
+    assert done.stdout == ROUTES_OF_HELLO
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(hello: Path) -> None:
+    (hello / "app.py").write_text(HELLO.replace('get("/hello", hello)', 'for n in range(3000): get(f"/hello/{n}", hello)'))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "phoenix", "routes"], cwd=hello, env=environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(30), errors) == (1, b"")
+
+
+# --- What was typed wrong -----------------------------------------------------------------
+
+MISTAKES = [
+    # what was typed, what the answer says, the line it proposes
+    ("rotes app", "unknown command 'rotes'. Did you mean 'routes'?", "routes app"),
+    ("sever app:app --port 1", "unknown command 'sever'. Did you mean 'server'?", "server app:app --port 1"),
+    ("phoenix.server", "unknown command 'phoenix.server'", "server"),
+    ("phx.routes app", "unknown command 'phx.routes'", "routes app"),
+    ("phx.gen.secret", "unknown command 'phx.gen.secret'", "gen secret"),
+    ("run app", "unknown command 'run'. Did you mean 'server'?", "server app"),
+    ("frobnicate", "unknown command 'frobnicate'", "--help"),
+    ("routes ap:Router", "there is no module 'ap' in {}. Did you mean 'app'?", "routes app:Router"),
+    ("routes shop", "there is no module 'shop' in {}, but there is:", "routes app"),
+    ("server web.router", "there is no module 'web.router' in {}, but there is:", "server app"),
+    ("routes app:Ruter", "app has no 'Ruter'. Did you mean 'Router'?", "routes app:Router"),
+    ("server app:ap", "app has no 'ap'. Did you mean 'app'?", "server app:app"),
+    ("routes app:xyz", "app has no 'xyz'.", "routes app:app"),
+    ("routes app:hello", "app:hello is <function hello at", "routes app"),
+    ("server app:phoenix", "app:phoenix is <module 'phoenix'", "server app"),
+    ("routes app.py", "app.py is a file, expected the name of its module", "routes app"),
+    ("routes ./app.py:Router", "./app.py is a file", "routes app:Router"),
+    ("server shop/app.py:app", "shop/app.py is a file", "server shop.app:app"),
+    ("routes :Router", "'' is not the name of a module", "routes app"),
+    ("routes empty", "empty has no router and no endpoint", "routes app:Router"),
+    ("server empty", "empty has no endpoint: write `app = phoenix.Endpoint(Router)`", ""),
+    ("server router_only --port 99999", "99999 is not a port", "server router_only --port 4000"),
+    ("server --prot 4001", "unknown argument '--prot'. Did you mean '--port'?", "server app:app --port 4000"),
+    ("server --port abc", "argument --port: invalid int value: 'abc'", "server app:app --port 4000"),
+    ("server app two", "two of these apps listen on port 4000", "server app two --port 4000"),
+    ("new", "the following arguments are required: name", "new my_app"),
+    ("new my-app", "'my-app' cannot be the name of an app", "new my_app"),
+    ("new MyApp ../shop", "'MyApp' cannot be the name of an app", "new my_app ../shop"),
+    ("new apps/shop --one-file", "'apps/shop' cannot be the name of an app", "new shop apps/shop --one-file"),
+    ("new 2048", "'2048' cannot be the name of an app", "new my_app"),
+    ("new class", "'class' cannot be the name of an app", "new class_app"),
+    ("new phoenix", "'phoenix' cannot be the name of an app", "new phoenix_app"),
+    ("new shop app.py", "app.py is a file, expected a folder", "new shop shop_app"),
+    ("gen", "the following arguments are required: what", "gen secret"),
+    ("gen secert", "invalid choice: 'secert'", "gen secret"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with apps that is not changed."""
+    folder = tmp_path_factory.mktemp("apps")
+    (folder / "app.py").write_text(HELLO)
+    (folder / "two.py").write_text(HELLO)
+    (folder / "empty.py").write_text("")
+    (folder / "router_only.py").write_text(HELLO.replace("app = phoenix.Endpoint(Router)", ""))
+    return folder
+
+
+@pytest.mark.parametrize("typed, said, line", MISTAKES, ids=[typed for typed, _, _ in MISTAKES])
+def test_a_mistake_is_answered_with_the_line_to_type(folder: Path, typed: str, said: str, line: str) -> None:
+    done = phoenix_command(*typed.split(), cwd=folder)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("phoenix: ") and "Traceback" not in done.stderr
+    assert said.format(folder) in done.stderr
+    python = Path(sys.executable).name
+    assert re.findall(r"^    (.+)$", done.stderr, re.MULTILINE) == ([f"{python} -m phoenix {line}"] if line else [])
+
+
+def test_where_there_is_no_app_one_can_be_made(tmp_path: Path) -> None:
+    done = phoenix_command("server", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"there is no module 'app' in {tmp_path}, nor another app." in done.stderr and "phoenix new my_app" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("import there_is_no_such_module", "ModuleNotFoundError: No module named 'there_is_no_such_module'"),
+        ("import app.part", "ModuleNotFoundError: No module named 'app.part'; 'app' is not a package"),
+        ("def f(:\n    pass", "SyntaxError: "),
+        (HELLO + "\n1 / 0", "ZeroDivisionError: division by zero"),
+        (HELLO + "\nraise phoenix.PhoenixError('mine')", "PhoenixError: mine"),
+    ],
+)
+def test_an_app_that_fails_shows_its_own_traceback(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "app.py").write_text(source)
+    done = phoenix_command("routes", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert said in done.stderr and done.stderr.endswith("phoenix: app could not be imported.\n")
+    assert set(re.findall(r'File "(.+?)"', done.stderr)) == {str(tmp_path / "app.py")}
+
+
+def test_a_mistake_in_a_definition_points_at_the_app_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(HELLO.replace('get("/hello", hello)', 'get("/:a/:a", hello)'))
+    done = phoenix_command("server", cwd=tmp_path)
+    assert done.returncode == 1 and "the path '/:a/:a' has two parameters of one name" in done.stderr
+    assert set(re.findall(r'File "(.+?)"', done.stderr)) == {str(tmp_path / "app.py")}
+
+
+def test_an_app_that_lacks_a_secret_is_told_so_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import phoenix\nfrom phoenix import *\nclass Router(phoenix.Router):\n"
+        "    with scope('/'):\n        pipe_through(Conn.fetch_session)\n        get('/', lambda conn, params: conn)\n"
+    )
+    done = phoenix_command("server", "app:Router", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("SecretError: ") and "secret_key_base is not set" in done.stderr
+
+
+def test_an_app_may_end_the_command_itself(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import sys\nsys.exit('no database')")
+    done = phoenix_command("routes", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "no database\n")
+
+
+# --- Help, and how it looks ---------------------------------------------------------------
+
+
+def test_readme_mix_tasks_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """``mix phoenix --help`` lists the commands."""
+    with pytest.raises(SystemExit) as exit:
+        phoenix.main(["--help"])
+    assert exit.value.code == 0
+    printed = capsys.readouterr().out
+    for command in ("new", "server (start)", "routes", "gen", "js"):
+        assert re.search(rf"^    {re.escape(command)} ", printed + " ", re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", ["new", "server", "start", "routes", "gen", "js"])
+@pytest.mark.parametrize("words", ["{} --help", "help {}", "{} -h"])
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str, words: str) -> None:
+    with pytest.raises(SystemExit) as exit:
+        phoenix.main(words.format(command).split())
+    assert exit.value.code == 0 and f" {command} [-h]" in capsys.readouterr().out
+
+
+def test_no_command_prints_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert phoenix.main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "COMMAND" in printed.err
+
+
+def test_the_version_is_that_of_the_module(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        phoenix.main(["--version"])
+    assert exit.value.code == 0 and capsys.readouterr().out == f"phoenix {phoenix.__version__}\n"
+
+
+def test_gen_secret_prints_another_secret_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert phoenix.main(["gen", "secret"]) is None and phoenix.main(["gen", "secret"]) is None
+    one, other = capsys.readouterr().out.split()
+    assert one != other
+    phoenix.Endpoint(phoenix.Router, secret_key_base=[one, other], env="test")  # which checks their length
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    "variables, coloured", [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colours_are_for_terminals_that_want_them(tmp_path: Path, variables: dict[str, str], coloured: bool) -> None:
+    parent, child = os.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "phoenix", "rotes"], cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT), **variables),
+            stderr=child, timeout=60,
+        )  # fmt: skip
+        assert (b"\x1b[" in os.read(parent, 10_000)) is coloured
+    finally:
+        os.close(parent)
+        os.close(child)
+
+
+def test_the_parser_of_command_lines_is_imported_late(tmp_path: Path) -> None:
+    done = run("-c", "import phoenix, sys; print('argparse' in sys.modules)", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.stdout == "False\n", done.stderr
+
+
+# --- One module, however it is started ----------------------------------------------------
+
+COPIES = """
+import sys
+print(sorted(n for n, m in sys.modules.items() if n != "__main__" and m.__dict__.get("Endpoint", phoenix) is not phoenix
+             and m.__dict__["Endpoint"].__module__ == n))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder with a package that holds its own copy of phoenix.py."""
+    (tmp_path / "shop").mkdir()
+    shutil.copy(ROOT / "phoenix.py", tmp_path / "shop")
+    (tmp_path / "shop" / "__init__.py").touch()
+    source = HELLO.replace("import phoenix\nfrom phoenix ", "from . import phoenix\nfrom .phoenix ")
+    (tmp_path / "shop" / "app.py").write_text(source + COPIES)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments, prefix",
+    [
+        (["phoenix.py"], "phoenix.py"),
+        (["./phoenix.py"], "./phoenix.py"),
+        (["-m", "phoenix"], "-m phoenix"),
+        (["-P", "phoenix.py"], "phoenix.py"),
+    ],
+)
+def test_a_copy_beside_the_app_is_one_module(hello: Path, arguments: list[str], prefix: str) -> None:
+    if arguments[0] == "-P" and sys.version_info < (3, 11):
+        arguments, prefix = ["-s", *arguments[1:]], prefix
+    shutil.copy(ROOT / "phoenix.py", hello)
+    (hello / "app.py").write_text(HELLO + COPIES)
+    done = run(*arguments, "routes", "app:Router", cwd=hello)
+    assert done.stdout == f"['phoenix']\n{ROUTES_OF_HELLO}", done.stderr
+    assert f"{Path(sys.executable).name} {prefix} routes" in run(*arguments, "rotes", cwd=hello).stderr
+
+
+def test_a_copy_under_another_name_is_one_module(hello: Path) -> None:
+    shutil.copy(ROOT / "phoenix.py", hello / "px.py")
+    (hello / "app.py").write_text(HELLO.replace("import phoenix\nfrom phoenix", "import px as phoenix\nfrom px") + COPIES)
+    assert run("px.py", "routes", cwd=hello).stdout == f"['px']\n{ROUTES_OF_HELLO}"
+
+
+def test_a_copy_in_another_folder_is_one_module(hello: Path) -> None:
+    (hello / "app.py").write_text(HELLO + COPIES)
+    assert run(ROOT / "phoenix.py", "routes", cwd=hello).stdout == f"['phoenix']\n{ROUTES_OF_HELLO}"
+
+
+@pytest.mark.parametrize(
+    "arguments, cwd",
+    [
+        (["shop/phoenix.py"], "."),
+        (["-m", "shop.phoenix"], "."),
+        (["phoenix.py"], "shop"),
+        (["../shop/phoenix.py"], "elsewhere"),
+    ],
+)
+def test_a_copy_in_a_package_is_one_module(package: Path, arguments: list[str], cwd: str) -> None:
+    (package / "elsewhere").mkdir()
+    done = run(*arguments, "routes", "shop.app:Router", cwd=package / cwd)
+    assert done.stdout == f"['shop.phoenix']\n{ROUTES_OF_HELLO}", done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_a_link_to_a_copy_in_a_package_is_one_module(package: Path) -> None:
+    (package / "bin").mkdir()
+    (package / "bin" / "phoenix").symlink_to("../shop/phoenix.py")
+    done = run("bin/phoenix", "routes", "shop.app", cwd=package)
+    assert done.stdout == f"['shop.phoenix']\n{ROUTES_OF_HELLO}", done.stderr
+
+
+def test_a_command_serves_an_app_that_stands_on_another_copy(package: Path) -> None:
+    done = phoenix_command("routes", "shop.app:Router", cwd=package)
+    assert done.stdout == f"['phoenix', 'shop.phoenix']\n{ROUTES_OF_HELLO}", done.stderr
+    for target in ("shop.app", "shop.app:app"):
+        assert phoenix_command("routes", target, cwd=package).stdout.endswith(ROUTES_OF_HELLO)
+
+
+# --- server -------------------------------------------------------------------------------
+
+START_IN = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+
+
+@pytest.fixture
+def start_in(start: Callable[..., StartedServer]) -> Callable[..., StartedServer]:
+    """Start servers as ``start`` does, in a folder: ``start_in(folder, "app.py")``."""
+    return lambda folder, *arguments, **variables: start("-c", START_IN, folder, *arguments, **variables)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+@pytest.mark.parametrize("words", ["server app:app", "server app", "server", "server app:Router", "start app"])
+def test_readme_mix_tasks_server(hello: Path, start_in: Callable[..., StartedServer], words: str) -> None:
+    """``mix phoenix.server [MyApp.Router]`` starts the server, as ``phoenix.start`` did before."""
+    server = start_in(hello, "-m", "phoenix", *words.split(), PYTHONPATH=str(ROOT))
+    assert server.request("/hello").text == "hello"
+    assert server.stop() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_host_and_port_can_be_chosen(hello: Path, start_in: Callable[..., StartedServer]) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["server", "--host", "127.0.0.2", "--port", str(port)]
+    server = start_in(hello, "-m", "phoenix", *words, PYTHONPATH=str(ROOT), PORT="not this")
+    assert server.url == f"http://127.0.0.2:{port}" and server.request("/hello").status == 200
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_several_apps_are_served_and_stopped_together(hello: Path, start_in: Callable[..., StartedServer]) -> None:
+    (hello / "two.py").write_text(HELLO.replace('"hello"', '"hello from two"'))
+    server = start_in(hello, "-m", "phoenix", "server", "app", "two:app", PYTHONPATH=str(ROOT))
+    second = server._lines.get(timeout=20)
+    url = second.split()[3].strip(",")
+    assert url.startswith("http://localhost:") and url != server.url
+    assert server.request("/hello").text == "hello"
+    with urllib.request.urlopen(f"{url}/hello", timeout=10) as answer:
+        assert answer.read() == b"hello from two"
+    assert server.stop() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_all_endpoints_of_a_module_are_served(hello: Path, start_in: Callable[..., StartedServer]) -> None:
+    (hello / "app.py").write_text(HELLO + "\nadmin = phoenix.Endpoint(Router)\nsame = app\n")
+    server = start_in(hello, "-m", "phoenix", "server", PYTHONPATH=str(ROOT))
+    assert "Running Router on http://localhost:" in server._lines.get(timeout=20)
+    assert server.stop() == 0
+    assert server._lines.get(timeout=20) == ""  # two, not three
+
+
+def test_a_port_that_is_taken_is_an_error_of_one_line(hello: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = phoenix_command("server", "--port", str(port), cwd=hello)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"Port {port} is already in use")
+
+
+def test_a_port_of_the_environment_that_is_no_number_is_an_error_of_one_line(hello: Path) -> None:
+    done = phoenix_command("server", cwd=hello, PORT="abc")
+    assert done.returncode == 1 and done.stderr == "ConfigError: the port is 'abc', expected a number\n"
+
+
+# --- js -----------------------------------------------------------------------------------
+
+
+def test_js_writes_the_client_where_the_app_serves_it(tmp_path: Path) -> None:
+    done = phoenix_command("js", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "* created   priv/static/js/phoenix.js\n")
+    written = tmp_path / "priv" / "static" / "js" / "phoenix.js"
+    assert written.read_bytes() == (ROOT / "phoenix.js").read_bytes()
+    assert phoenix_command("js", cwd=tmp_path).stdout == "* unchanged priv/static/js/phoenix.js\n"
+
+
+def test_js_keeps_a_file_that_differs_unless_forced(tmp_path: Path) -> None:
+    (tmp_path / "phoenix.js").write_text("mine")
+    done = phoenix_command("js", ".", cwd=tmp_path)
+    assert done.returncode == 0 and "* kept      ./phoenix.js (it differs)" in done.stdout
+    assert "phoenix js . --force" in done.stdout and (tmp_path / "phoenix.js").read_text() == "mine"
+    assert "* replaced  ./phoenix.js" in phoenix_command("js", ".", "--force", cwd=tmp_path).stdout
+    assert (tmp_path / "phoenix.js").read_bytes() == (ROOT / "phoenix.js").read_bytes()
+
+
+def test_js_says_when_there_is_no_client_to_write(hello: Path) -> None:
+    shutil.copy(ROOT / "phoenix.py", hello)
+    done = run("phoenix.py", "js", cwd=hello)
+    assert done.returncode == 1 and "phoenix.js is not beside" in done.stderr
+    done = run("phoenix.py", "new", "shop", cwd=hello)  # which needs it less
+    assert done.returncode == 0 and "phoenix.js was not found" in done.stdout
+    assert not (hello / "shop" / "priv" / "static" / "js").exists()
+
+
+# --- new ----------------------------------------------------------------------------------
+
+STRUCTURE = """
+.gitignore README.md app.py phoenix.py priv/static/css/phoenix.css priv/static/images/phoenix.svg
+priv/static/js/phoenix.js tests/__init__.py tests/test_error_view.py tests/test_page_controller.py web/__init__.py
+web/channels/__init__.py web/controllers/__init__.py web/controllers/page_controller.py web/models/__init__.py
+web/router.py web/templates/layout/application.html.eex web/templates/page/index.html.eex web/view.py
+web/views/__init__.py web/views/error_view.py web/views/layout_view.py web/views/page_view.py
+""".split()
+
+
+def files_below(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+@pytest.fixture(scope="module", params=["structured", "one-file"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def new_app(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
+    """An app that ``new`` has made; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("new")
+    done = phoenix_command("new", "photo_blog", *(["--one-file"] if kind == "one-file" else []), cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "photo_blog"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """An app that ``new`` has made, for a test that changes it."""
+    assert phoenix_command("new", "shop", cwd=tmp_path).returncode == 0
+    return tmp_path / "shop"
+
+
+@pytest.mark.parametrize("path", [None, "made/here", "../beside", "."])
+def test_readme_setup_new(tmp_path: Path, path: str | None) -> None:
+    """``mix phoenix.new my_app path`` makes an app of the known structure, at a path that may be relative."""
+    (tmp_path / "work").mkdir()
+    done = phoenix_command("new", "my_app", *([path] if path else []), cwd=tmp_path / "work")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = (tmp_path / "work" / (path or "my_app")).resolve()
+    assert files_below(folder) == STRUCTURE
+    created = sorted(os.path.normpath(each) for each in re.findall(r"^\* created   (.+)$", done.stdout, re.MULTILINE))
+    assert created == sorted(os.path.normpath(os.path.join(path or "my_app", each)) for each in STRUCTURE)
+    assert ("    cd " in done.stdout) is (path != ".")
+
+
+def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert phoenix_command("new", "my_app", tmp_path / "there", "--one-file", cwd=tmp_path).returncode == 0
+    assert files_below(tmp_path / "there") == [".gitignore", "app.py", "phoenix.py", "priv/static/js/phoenix.js", "test_app.py"]
+
+
+def test_the_framework_and_its_client_are_copied_as_they_are(new_app: Path) -> None:
+    assert (new_app / "phoenix.py").read_bytes() == (ROOT / "phoenix.py").read_bytes()
+    assert (new_app / "priv/static/js/phoenix.js").read_bytes() == (ROOT / "phoenix.js").read_bytes()
+
+
+def test_the_name_of_the_app_stands_where_it_belongs(new_app: Path) -> None:
+    source = (new_app / "app.py").read_text()
+    assert '"""PhotoBlog' in source and '"_photo_blog_key"' in source
+    for path in files_below(new_app):
+        if not path.endswith(("phoenix.py", "phoenix.js")):
+            assert not re.search("my_app|MyApp", (new_app / path).read_text()), path
+
+
+def test_its_tests_pass_with_nothing_installed(new_app: Path) -> None:
+    done = run("-S", "-s", "-W", "error", "-m", "unittest", cwd=new_app)  # -S: without site-packages
+    assert done.returncode == 0 and re.search(r"Ran [2-9] tests", done.stderr), done.stderr
+
+
+def test_its_tests_pass_with_pytest(new_app: Path) -> None:
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=new_app)
+    assert done.returncode == 0 and re.search(r"[2-9] passed", done.stdout), done.stdout
+
+
+def test_its_tests_can_fail(made: Path) -> None:
+    (made / "web/templates/page/index.html.eex").write_text("<h1>Something else</h1>")
+    done = run("-m", "unittest", cwd=made)
+    assert done.returncode == 1 and "FAILED (failures=1)" in done.stderr
+
+
+def test_its_routes_are_printed(new_app: Path) -> None:
+    done = run("phoenix.py", "routes", cwd=new_app)
+    assert (done.stdout, done.stderr) == ("page_path  GET  /  PageController.index/2\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+@pytest.mark.parametrize("arguments", [["app.py"], ["phoenix.py", "server"], ["-m", "phoenix", "server"]])
+def test_it_starts(new_app: Path, start_in: Callable[..., StartedServer], arguments: list[str]) -> None:
+    server = start_in(new_app, *arguments)
+    page = server.request("/")
+    assert page.status == 200 and "Welcome to Phoenix!" in page.text and "PhotoBlog" in page.text
+    assert server.request("/js/phoenix.js").body == (ROOT / "phoenix.js").read_bytes()
+    for path in ("/.secret_key_base", "/app.py", "/../app.py", "/nowhere"):
+        assert server.request(path).status in (400, 404)
+    assert server.stop() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_in_production_it_answers_with_its_error_pages(new_app: Path, start_in: Callable[..., StartedServer]) -> None:
+    server = start_in(new_app, "app.py", PHOENIX_ENV="prod", SECRET_KEY_BASE="s" * 64)
+    missing = server.request("/nowhere")
+    assert (missing.status, missing.text) == (404, "Page not found - 404")
+    assert server.request("/nowhere", headers={"accept": "application/json"}).json == {"errors": {"detail": "Not Found"}}
+    assert server.request("/").status == 200
+
+
+def test_in_production_it_needs_a_secret(new_app: Path) -> None:
+    done = run("app.py", cwd=new_app, PHOENIX_ENV="prod")
+    assert done.returncode == 1 and "secret_key_base is not set" in done.stderr and "SECRET_KEY_BASE" in done.stderr
+
+
+def test_in_development_it_makes_a_secret_and_keeps_it(made: Path) -> None:
+    code = "import app; print(app.app.config('secret_key_base'))"
+    first, second = (run("-c", code, cwd=made).stdout for _ in range(2))
+    assert len(first) >= 64 and first == second
+    file = made / ".secret_key_base"
+    assert file.read_text() == first.strip()
+    if os.name != "nt":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    own = "of the environment " * 4
+    assert run("-c", code, cwd=made, SECRET_KEY_BASE=own).stdout == f"{own}\n"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_its_secret_stays_out_of_the_repository(made: Path) -> None:
+    assert run("-m", "unittest", cwd=made).returncode == 0  # it makes the secret, and files of bytecode
+    subprocess.run(["git", "init", "-q"], cwd=made, check=True, timeout=30)
+    listed = subprocess.run(
+        ["git", "ls-files", "--others", "--exclude-standard"], cwd=made, check=True, capture_output=True, text=True, timeout=30
+    )
+    assert sorted(listed.stdout.split()) == STRUCTURE
+
+
+def test_an_app_that_is_there_is_brought_up_to_date_and_nothing_is_lost(made: Path) -> None:
+    (made / "web" / "router.py").write_text("# mine\n")
+    (made / "web" / "view.py").unlink()
+    (made / "phoenix.py").write_text("# an older one\n")
+    done = phoenix_command("new", "shop", cwd=made.parent)
+    assert done.returncode == 0
+    said = dict(reversed(line[2:].split(maxsplit=1)) for line in done.stdout.splitlines() if line.startswith("* "))
+    assert said["shop/web/view.py"] == "created" and said["shop/app.py"] == "unchanged"
+    assert said["shop/web/router.py (it differs)"] == "kept" and said["shop/phoenix.py (it differs)"] == "kept"
+    assert "2 files that differ were kept" in done.stdout and "phoenix new shop shop --force" in done.stdout
+    assert (made / "web" / "router.py").read_text() == "# mine\n" and (made / "web" / "view.py").exists()
+
+    forced = phoenix_command("new", "shop", "shop", "--force", cwd=made.parent)
+    assert "* replaced  shop/web/router.py\n" in forced.stdout and "* unchanged shop/app.py\n" in forced.stdout
+    assert (made / "phoenix.py").read_bytes() == (ROOT / "phoenix.py").read_bytes()
+    assert "kept" not in forced.stdout
+
+
+def test_files_of_the_user_are_never_touched(made: Path) -> None:
+    (made / "notes.txt").write_text("mine")
+    phoenix_command("new", "shop", "--force", cwd=made.parent)
+    assert (made / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = phoenix_command("new", "shop", "locked/shop", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == "phoenix: cannot write locked/shop/app.py: Permission denied\n"
+
+
+def test_a_folder_where_a_file_is_meant_to_be_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "shop" / "app.py").mkdir(parents=True)
+    done = phoenix_command("new", "shop", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == "phoenix: cannot write shop/app.py: Is a directory\n"
+
+
+def test_an_app_can_make_the_next_one(made: Path) -> None:
+    done = run("phoenix.py", "new", "next", "../next", cwd=made)
+    assert done.returncode == 0 and files_below(made.parent / "next") == STRUCTURE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_its_first_page_looks_as_it_should(new_app: Path, kind: str, start_in: Callable[..., StartedServer], page: Any) -> None:
+    server = start_in(new_app, "app.py")
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.on("response", lambda response: failed.append(response.url) if response.status >= 400 else None)
+    page.goto(server.url, wait_until="networkidle")
+    title = page.locator("h1")
+    assert title.inner_text() == "Welcome to Phoenix!" and page.title() == "Hello Phoenix!"
+    assert float(title.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")) > 40  # the stylesheet applies
+    if kind == "structured":
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        assert failed == []
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_its_pages_can_be_changed_while_it_runs(made: Path, start_in: Callable[..., StartedServer]) -> None:
+    server = start_in(made, "app.py")
+    assert "Welcome to Phoenix!" in server.request("/").text
+    (made / "web/templates/page/index.html.eex").write_text("<h1><%= title() + ' Again' %></h1>")
+    assert "<h1>Hello Phoenix! Again</h1>" in server.request("/").text
