@@ -197,3 +197,18 @@ def test_the_picture_in_the_readme_shows_the_chat(two_windows: Any, chat: Starte
     if os.environ.get("KEEP_PICTURES"):
         kept.write_bytes(picture)
     assert kept.read_bytes()[:8] == picture[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_counter_example_counts_in_two_windows(start: Callable[..., StartedServer], page: Any) -> None:
+    page.goto(start(EXAMPLES / "10_counter.py").url)
+    other = page.context.new_page()
+    other.goto(page.url)
+    for each in (page, other):
+        each.wait_for_function("document.getElementById('button').textContent === '0'")
+    page.click("#button")
+    other.wait_for_function("document.getElementById('button').textContent === '1'")
+
+
+def test_the_dashboard_example_shows_what_its_child_measures(start: Callable[..., StartedServer], page: Any) -> None:
+    page.goto(start(EXAMPLES / "11_dashboard.py").url)
+    page.wait_for_function("document.getElementById('time').textContent !== ''")
