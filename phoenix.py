@@ -10972,11 +10972,12 @@ class Static:
         return None if status is None else (file, status)
 
     def _stat(self, file: str) -> os.stat_result | None:
-        """Return the status of a regular file in the folder, else ``None``."""
+        """Return the status of a regular file in the folder that can be read, else ``None``."""
         status = _stat_file(file)
         if status is None or self._inside.get(file) == (status.st_dev, status.st_ino):
             return status
-        if not os.path.realpath(file).startswith(os.path.join(os.path.realpath(self.root() or ""), "")):
+        root = os.path.join(os.path.realpath(self.root() or ""), "")
+        if not os.path.realpath(file).startswith(root) or not os.access(file, os.R_OK):
             return None
         if len(self._inside) >= 4096:
             self._inside.clear()
@@ -11173,7 +11174,7 @@ def _error_status(status: object) -> int | None:
     return int(code) if isinstance(code, int) and 400 <= code <= 599 else None
 
 
-def _ends_more_than_a_request(error: BaseException) -> bool:
+def _ends_more_than_a_request(conn: Any, error: BaseException) -> bool:
     """Tell whether *error* is meant for the program: a keyboard interrupt, or the end of the task that answers.
 
     ``SystemExit`` is not: what calls ``sys.exit()`` in an action ends the action. Nor is a ``CancelledError`` that
@@ -11185,7 +11186,9 @@ def _ends_more_than_a_request(error: BaseException) -> bool:
         return False
     import asyncio
 
-    task = asyncio.current_task()
+    if getattr(conn.adapter, "closed", False):
+        return True  # the client is gone
+    task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
     return task is not None and hasattr(task, "cancelling") and task.cancelling() > 0  # from Python 3.11 on
 
 
@@ -11276,7 +11279,8 @@ class _Report:
         self.conn, self.error, self.status, self.endpoint = conn, error, status, endpoint
         self.title = f"{type(error).__name__} at {conn.method} {conn.request_path}"
         self._words = (*(word.lower() for word in endpoint.config("filter_parameters")), *_SECRET_WORDS)
-        self._secrets = sorted(self._find_secrets(), key=len, reverse=True)
+        self._keys = [secret.decode(errors="replace") for secret in endpoint._secrets]
+        self._secrets = _any_of([*self._keys, *self._find_secrets()])
 
     # Secrets
 
@@ -11287,14 +11291,17 @@ class _Report:
 
     def text(self, text: str) -> str:
         """Return *text* without the secrets that are known."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[FILTERED]")
-        return text
+        return self._secrets.sub("[FILTERED]", text)
+
+    def source(self, line: str) -> str:
+        """Return a line of source without the keys of the endpoint: what else stands there is in the repository."""
+        for key in self._keys:
+            line = line.replace(key, "[FILTERED]")
+        return line
 
     def _find_secrets(self) -> set[str]:
         conn = self.conn
-        found = {secret.decode(errors="replace") for secret in self.endpoint._secrets}
-        found.update(value for value in conn.cookies.values() if len(value) >= 8)  # shorter ones are ordinary words
+        found = {value for value in conn.cookies.values() if len(value) >= 8}  # shorter ones are ordinary words
         found.update(value.split()[-1] for name, value in conn.req_headers if value.strip() and self.hides(name))
         for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session), conn.assigns):
             found.update(self._hidden_texts(values))
@@ -11430,7 +11437,7 @@ class _Report:
         if not isinstance(values, dict):
             return [("", f"cannot be read: {values}")]
         return [
-            (self.text(str(key)), "[FILTERED]" if self.hides(key) else self.value(item)) for key, item in values.items()
+            (str(key)[:200], "[FILTERED]" if self.hides(key) else self.value(item)) for key, item in values.items()
         ]
 
     # The routes, for a request that none of them takes
@@ -11455,6 +11462,15 @@ class _Report:
             if likeness > best:
                 best, nearest = likeness, route
         return nearest
+
+
+def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds any of *secrets*; a short one must stand alone, for it may be a part of any word."""
+    patterns = [
+        re.escape(secret) if len(secret) >= 12 else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        for secret in sorted(set(secrets), key=len, reverse=True)
+    ]
+    return re.compile("|".join(patterns) or r"(?!)")
 
 
 def _columns_of(entry: Any) -> tuple[int, int] | None:
@@ -11535,6 +11551,10 @@ def _html(report: _Report, text: str) -> str:
     return escape(report.text(text))
 
 
+def _html_code(report: _Report, line: str) -> str:
+    return escape(report.source(line))
+
+
 def _html_error(report: _Report, relation: str, error: BaseException) -> str:
     """Write one error: what it is, and where it came from."""
     name, module = type(error).__name__, type(error).__module__
@@ -11551,7 +11571,7 @@ def _html_error(report: _Report, relation: str, error: BaseException) -> str:
     snippet = ""
     if isinstance(error, TemplateSyntaxError):
         where = f"{_short_name(error.file)}:{error.line}:{error.column}"
-        code = _html(report, error.snippet)
+        code = _html_code(report, error.snippet)
         snippet = f'<section><h3>{escape(where)}</h3><pre class="snippet">{code}</pre></section>\n'
     routes = "" if relation else _html_routes(report)
     places = _html_places(report, error)
@@ -11604,7 +11624,7 @@ def _html_source(report: _Report, place: _Place) -> str:
     first = max(1, place.line - 5)
     written = []
     for number, line in enumerate(lines[first - 1 : place.line + 5], first):
-        code, kind = _html(report, line.rstrip()), ""
+        code, kind = _html_code(report, line.rstrip()), ""
         if number == place.line:
             code, kind = _html_marked(report, line.rstrip(), place.columns), ' class="failed"'
         written.append(f"<span{kind}><b>{number:>4}</b> {code}\n</span>")
@@ -11615,8 +11635,8 @@ def _html_marked(report: _Report, line: str, columns: tuple[int, int] | None) ->
     """Write the line that failed, with a mark on the part that did unless that is all of it."""
     start, end = columns or (0, 0)
     if start >= end or line[start:end].strip() == line.strip():
-        return _html(report, line)
-    before, marked, after = (_html(report, part) for part in (line[:start], line[start:end] or " ", line[end:]))
+        return _html_code(report, line)
+    before, marked, after = (_html_code(report, part) for part in (line[:start], line[start:end] or " ", line[end:]))
     return f"{before}<mark>{marked}</mark>{after}"
 
 
@@ -11657,7 +11677,7 @@ def _html_routes(report: _Report) -> str:
 def _html_table(report: _Report, title: str, rows: Sequence[tuple[str, str]]) -> str:
     if not rows:
         return f"<details><summary>{title} <small>none</small></summary></details>\n"
-    lines = "".join(f"<tr><th>{_html(report, name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows)
+    lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows)
     return f"<details open><summary>{title}</summary><table>{lines}</table></details>\n"
 
 
@@ -12117,17 +12137,16 @@ class Endpoint(metaclass=_Recording):
 
     def _failed(self, conn: Any, error: BaseException) -> Any:
         """Answer a request whose plugs raised. Returns the conn with its response, or a coroutine that will."""
-        if _ends_more_than_a_request(error):
+        if _ends_more_than_a_request(conn, error):
             raise error
         if "phoenix_on_error" in conn.private:
             conn.private["phoenix_on_error"](conn, error)  # a test takes note of it, or raises it
         status = _status_of(error, self._error_statuses)
         self._log_error(conn, error, status)
-        if conn.state in ("sent", "file") or conn.state == "chunked" and conn.resp_body is not None:
-            return conn  # the response is fixed already; the log has the error
-        if conn.state == "chunked":
+        if conn.state == "chunked" and conn.resp_body is None:
             conn.state = "broken"  # it began: the server can only close
-            return conn
+        if conn.state not in ("unset", "set"):
+            return conn  # the response is fixed already; the log has the error
         if self.debug_errors or _attempt(self._error_view) is ErrorView:
             return self._answer_error(conn, error, status)
         return conn.adapter.in_worker(self._answer_error, conn, error, status)  # a view of the application may block

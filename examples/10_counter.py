@@ -21,8 +21,7 @@ PAGE = """<!DOCTYPE html>
 <button id="button" style="font: 3rem system-ui; padding: 1rem 3rem">?</button>
 <script src="/js/phoenix.js"></script>
 <script>
-  const button = document.getElementById("button")
-  const socket = new Phoenix.Socket("/ws")
+  const button = document.getElementById("button"), socket = new Phoenix.Socket("/ws")
   const counter = socket.channel("counter:main")
   const show = ({clicks}) => button.textContent = clicks
   counter.on("changed", show)

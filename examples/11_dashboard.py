@@ -22,13 +22,11 @@ PAGE = """<!DOCTYPE html>
 <dl style="font: 2rem system-ui"><dt>time</dt><dd id="time"></dd><dt>load</dt><dd id="load"></dd></dl>
 <script src="/js/phoenix.js"></script>
 <script>
-  const socket = new Phoenix.Socket("/ws")
-  const metrics = socket.channel("metrics:all")
+  const socket = new Phoenix.Socket("/ws"), metrics = socket.channel("metrics:all")
   metrics.on("measured", message => {
-    for (const [name, value] of Object.entries(message)) document.getElementById(name).textContent = value
+    for (const name in message) document.getElementById(name).textContent = message[name]
   })
-  socket.connect()
-  metrics.join()
+  socket.connect(), metrics.join()
 </script>"""
 
 

@@ -337,6 +337,8 @@ def stylesheet(conn: Conn, params: Params) -> Conn:
 
 # --- Router and endpoint ------------------------------------------------------------------
 
+POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+
 
 class Router(phoenix.Router):
     with pipeline("browser"):
@@ -344,7 +346,7 @@ class Router(phoenix.Router):
         plug(Conn.fetch_session)
         plug(Conn.fetch_flash)
         plug(Conn.protect_from_forgery)
-        plug(Conn.put_secure_browser_headers, {"content-security-policy": "default-src 'self'; img-src 'self' data:"})
+        plug(Conn.put_secure_browser_headers, {"content-security-policy": POLICY})
         plug(fetch_user)
     with pipeline("api"):
         plug(Conn.accepts, "json")

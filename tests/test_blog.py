@@ -87,7 +87,7 @@ def test_everything_is_kept_over_a_restart_and_so_is_the_login(
 def test_pages_carry_secure_headers_and_the_session_cookie_is_out_of_reach_of_scripts(blog: StartedServer) -> None:
     answer = blog.request("/posts/1")
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-security-policy"] == "default-src 'self'; img-src 'self' data:"
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'; ")
     attributes = answer.headers["set-cookie"].lower()
     assert "httponly" in attributes and "samesite=lax" in attributes
 

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_routes_takes_the_router_of_the_endpoint_where_a_module_has_several(hell
 
 
 def test_routes_prints_all_routers_where_no_endpoint_tells_which(tmp_path: Path) -> None:
-    source = HELLO.replace("app = phoenix.Endpoint(Router)", "class Other(Router):\n    get('/other', hello, as_=None)")
+    source = HELLO.replace("app = phoenix.Endpoint(Router)", "class Other(phoenix.Router):\n    get('/other', hello, as_=None)")
     (tmp_path / "app.py").write_text(source + "\nfrom phoenix import Router as Base\n")
     assert phoenix_command("routes", "app", cwd=tmp_path).stdout == (
         f"app.Router:\n{ROUTES_OF_HELLO}\napp.Other:\n  GET  /other  hello/2\n"
@@ -211,13 +211,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("typed, said, line", MISTAKES, ids=[typed for typed, _, _ in MISTAKES])
-def test_a_mistake_is_answered_with_the_line_to_type(folder: Path, typed: str, said: str, line: str) -> None:
-    done = phoenix_command(*typed.split(), cwd=folder)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("phoenix: ") and "Traceback" not in done.stderr
-    assert said.format(folder) in done.stderr
+def test_a_mistake_is_answered_with_the_line_to_type(
+    folder: Path, typed: str, said: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))  # those that are imported now are forgotten
+    assert phoenix.main(typed.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("phoenix: ") and "Traceback" not in printed.err
+    assert said.format(folder) in printed.err
     python = Path(sys.executable).name
-    assert re.findall(r"^    (.+)$", done.stderr, re.MULTILINE) == ([f"{python} -m phoenix {line}"] if line else [])
+    assert re.findall(r"^    (.+)$", printed.err, re.MULTILINE) == ([f"{python} -m phoenix {line}"] if line else [])
 
 
 def test_where_there_is_no_app_one_can_be_made(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,34 @@ import pytest
 
 import phoenix
 from phoenix import (
-    ArgumentError, ConfigError, Conn, Controller, DefinitionError, Endpoint, Parsers, Pipeline, RequestLogger,
-    SecretError, Session,
-    Static, TemplateSyntaxError, View, collection, delete, forward, get, head_as_get, method_override, pipe_through,
-    pipeline, plug,
-    post, put, resources, scope, template,
+    ArgumentError,
+    ConfigError,
+    Conn,
+    Controller,
+    DefinitionError,
+    Endpoint,
+    Parsers,
+    Pipeline,
+    RequestLogger,
+    SecretError,
+    Session,
+    Static,
+    TemplateSyntaxError,
+    View,
+    collection,
+    delete,
+    forward,
+    get,
+    head_as_get,
+    method_override,
+    pipe_through,
+    pipeline,
+    plug,
+    post,
+    put,
+    resources,
+    scope,
+    template,
 )  # fmt: skip
 
 SECRET = "the secret key base of these tests, which is long enough: 0123456789abcdef"
@@ -568,7 +592,7 @@ def test_the_time_is_in_microseconds_below_one_millisecond(
 ) -> None:
     for took, shown in ((0.0000123, "12µs"), (0.0009, "900µs"), (0.005, "5ms"), (1.2346, "1235ms")):
         times = iter([100.0, 100.0 + took])
-        monkeypatch.setattr(phoenix.time, "perf_counter", lambda: next(times))
+        monkeypatch.setattr(time, "perf_counter", lambda times=times: next(times))
         caplog.clear()
         with caplog.at_level(logging.INFO, "phoenix"):
             RequestLogger()(Conn("GET", "/")).send_resp(200, "")

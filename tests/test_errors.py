@@ -20,8 +20,24 @@ import pytest
 
 import phoenix
 from phoenix import (
-    BadRequestError, ConfigError, Conn, Controller, Endpoint, NoRouteError, PhoenixError, Pipeline, View,
-    delete, get, pipe_through, pipeline, plug, post, resources, scope, template,
+    BadRequestError,
+    ConfigError,
+    Conn,
+    Controller,
+    Endpoint,
+    NoRouteError,
+    PhoenixError,
+    Pipeline,
+    View,
+    delete,
+    get,
+    pipe_through,
+    pipeline,
+    plug,
+    post,
+    resources,
+    scope,
+    template,
 )  # fmt: skip
 
 SECRET = "the secret key base of these tests, which is long enough: 0123456789abcdef"
@@ -339,6 +355,38 @@ def test_what_was_sent_stays_sent(caplog: pytest.LogCaptureFixture, tmp_path: Pa
         conn = app.test().get("/" + path)
         assert (conn.status, body(conn)) == (200, text)
         assert "too late" in caplog.text
+
+
+def test_an_upgraded_connection_gets_no_error_page(caplog: pytest.LogCaptureFixture) -> None:
+    def action(conn: Conn, params: Any) -> Conn:
+        conn.status, conn.state = 101, "upgraded"
+        raise RuntimeError("too late")
+
+    conn = app_for(action, debug_errors=True).test().get("/")
+    assert (conn.status, conn.state, conn.resp_body) == (101, "upgraded", None) and "too late" in caplog.text
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_response_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    gone, ended = threading.Event(), threading.Event()
+
+    async def action(conn: Conn, params: Any) -> Conn:
+        conn.send_chunked(200)
+        await conn.chunk("the beginning")
+        gone.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        return conn
+
+    def talk(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert gone.wait(10)
+        assert ended.wait(10)
+
+    served(app_for(action), talk)
+    assert "CancelledError" not in caplog.text
 
 
 def test_a_chunked_response_that_breaks_off_does_not_look_complete(caplog: pytest.LogCaptureFixture) -> None:
@@ -808,7 +856,7 @@ def test_chained_errors_are_all_shown() -> None:
             try:
                 divide(1, 0)
             except ZeroDivisionError:
-                {}["missing"]
+                dict[str, int]()["missing"]
         except KeyError as error:
             raise RuntimeError("the last") from error
         return conn
@@ -1075,11 +1123,22 @@ SECRETS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("word", ["test", "password"])
+def test_a_secret_that_is_an_ordinary_word_does_not_spoil_the_page(word: str) -> None:
+    def action(conn: Conn, params: Any) -> Conn:
+        raise RuntimeError(f"wrong password for testing: {params['password']}")
+
+    page = page_of(action, f"/{word}s?password={word}")
+    shown = "password" if word == "password" else "[FILTERED]"
+    assert f"wrong password for testing: {shown}" in page.text and f"RuntimeError at GET /{word}s" in page.text
+    assert "params['password']" in page.text and "'password'" not in page.section("Params")
+
+
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
 def test_no_secret_is_on_the_page_wherever_it_would_appear(accept: str) -> None:
     def action(conn: Conn, params: Any) -> Conn:
-        conn.put_session("reset_token", "session-secret").csrf_token()
-        conn.assign("user", {"name": "Ann", "Password": "assigned-secret"}).assign("params", dict(params))
+        conn.put_session("reset_token", SECRETS["the session's"]).csrf_token()
+        conn.assign("user", {"name": "Ann", "Password": SECRETS["the assign's"]}).assign("params", dict(params))
         conn.assign("config", conn.endpoint.options["secret_key_base"])
         secret_of_session = conn.get_session("_csrf_token")
         seen.append(secret_of_session)
@@ -1125,7 +1184,7 @@ def test_values_are_bounded_and_a_repr_that_raises_breaks_nothing() -> None:
         pass
 
     class Liar:
-        __class__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+        __class__ = property(lambda self: 1 / 0)
 
     endless = Endless()
     endless["self"] = endless
@@ -1133,7 +1192,7 @@ def test_values_are_bounded_and_a_repr_that_raises_breaks_nothing() -> None:
     def action(conn: Conn, params: Any) -> Conn:
         conn.assign("broken", Broken()).assign("inside", [Broken()]).assign("endless", endless).assign("liar", Liar())
         conn.assign("long", "x" * 1_000_000).assign("rows", list(range(1_000_000))).assign("bytes", b"y" * 1_000_000)
-        conn.assign("deep", [[[[[[[[1]]]]]]]]).assign(7, "seven")  # type: ignore[call-overload]
+        conn.assign("deep", [[[[[[[[1]]]]]]]]).assign({7: "seven"})  # type: ignore[dict-item]
         raise RuntimeError("z" * 1_000_000)
 
     html = body(debug(action))

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,8 @@ def test_a_file_that_appears_later_is_served_and_one_that_goes_passes_on(
     visitor = client(folder)
     assert body(visitor.get("/new.txt")) == "the router"
     (folder / "new.txt").write_text("new")
-    now = phoenix.time.monotonic()
-    monkeypatch.setattr(phoenix.time, "monotonic", lambda: now + 1.5)  # the top of the folder is listed once a second
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)  # the top of the folder is listed once a second
     assert body(visitor.get("/new.txt")) == "new"
     (folder / "new.txt").unlink()
     assert body(visitor.get("/new.txt")) == "the router"
@@ -208,13 +209,18 @@ def test_a_folder_that_vanishes_is_no_folder(folder: Path, monkeypatch: pytest.M
     visitor = client(folder)
     assert visitor.get("/digits.txt").status == 200
     folder.rename(folder.with_name("elsewhere"))
-    now = phoenix.time.monotonic()
-    monkeypatch.setattr(phoenix.time, "monotonic", lambda: now + 1.5)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
     assert body(visitor.get("/digits.txt")) == body(visitor.get("/other.txt")) == "the router"
 
 
 def test_a_folder_that_is_not_there_serves_nothing(tmp_path: Path) -> None:
     assert body(client(tmp_path / "none").get("/css/app.css")) == "the router"
+
+
+def test_a_file_that_cannot_be_read_passes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # chmod does not stop root
+    assert body(client(folder).get("/digits.txt")) == "the router"
 
 
 def test_a_pipe_is_no_file(folder: Path) -> None:
