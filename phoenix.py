@@ -11279,8 +11279,7 @@ class _Report:
         self.conn, self.error, self.status, self.endpoint = conn, error, status, endpoint
         self.title = f"{type(error).__name__} at {conn.method} {conn.request_path}"
         self._words = (*(word.lower() for word in endpoint.config("filter_parameters")), *_SECRET_WORDS)
-        self._keys = [secret.decode(errors="replace") for secret in endpoint._secrets]
-        self._secrets = _any_of([*self._keys, *self._find_secrets()])
+        self._secrets = _any_of(self._find_secrets())
 
     # Secrets
 
@@ -11293,20 +11292,15 @@ class _Report:
         """Return *text* without the secrets that are known."""
         return self._secrets.sub("[FILTERED]", text)
 
-    def source(self, line: str) -> str:
-        """Return a line of source without the keys of the endpoint: what else stands there is in the repository."""
-        for key in self._keys:
-            line = line.replace(key, "[FILTERED]")
-        return line
-
     def _find_secrets(self) -> set[str]:
         conn = self.conn
-        found = {value for value in conn.cookies.values() if len(value) >= 8}  # shorter ones are ordinary words
+        found = {secret.decode(errors="replace") for secret in self.endpoint._secrets}
+        found.update(value for value in conn.cookies.values() if len(value) >= 8)  # shorter ones are ordinary words
         found.update(value.split()[-1] for name, value in conn.req_headers if value.strip() and self.hides(name))
         for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session), conn.assigns):
             found.update(self._hidden_texts(values))
         found.update([repr(secret)[1:-1] for secret in found])  # as it is in the repr of what holds it
-        return {secret for secret in found if len(secret) >= 4}
+        return {secret for secret in found if len(secret) >= 4 and secret.lower() not in self._words}
 
     def _hidden_texts(self, value: Any, hidden: bool = False, depth: int = 0) -> Iterator[str]:
         """Yield the texts that stand in *value* under the name of a secret."""
@@ -11551,10 +11545,6 @@ def _html(report: _Report, text: str) -> str:
     return escape(report.text(text))
 
 
-def _html_code(report: _Report, line: str) -> str:
-    return escape(report.source(line))
-
-
 def _html_error(report: _Report, relation: str, error: BaseException) -> str:
     """Write one error: what it is, and where it came from."""
     name, module = type(error).__name__, type(error).__module__
@@ -11571,7 +11561,7 @@ def _html_error(report: _Report, relation: str, error: BaseException) -> str:
     snippet = ""
     if isinstance(error, TemplateSyntaxError):
         where = f"{_short_name(error.file)}:{error.line}:{error.column}"
-        code = _html_code(report, error.snippet)
+        code = _html(report, error.snippet)
         snippet = f'<section><h3>{escape(where)}</h3><pre class="snippet">{code}</pre></section>\n'
     routes = "" if relation else _html_routes(report)
     places = _html_places(report, error)
@@ -11624,7 +11614,7 @@ def _html_source(report: _Report, place: _Place) -> str:
     first = max(1, place.line - 5)
     written = []
     for number, line in enumerate(lines[first - 1 : place.line + 5], first):
-        code, kind = _html_code(report, line.rstrip()), ""
+        code, kind = _html(report, line.rstrip()), ""
         if number == place.line:
             code, kind = _html_marked(report, line.rstrip(), place.columns), ' class="failed"'
         written.append(f"<span{kind}><b>{number:>4}</b> {code}\n</span>")
@@ -11635,8 +11625,8 @@ def _html_marked(report: _Report, line: str, columns: tuple[int, int] | None) ->
     """Write the line that failed, with a mark on the part that did unless that is all of it."""
     start, end = columns or (0, 0)
     if start >= end or line[start:end].strip() == line.strip():
-        return _html_code(report, line)
-    before, marked, after = (_html_code(report, part) for part in (line[:start], line[start:end] or " ", line[end:]))
+        return _html(report, line)
+    before, marked, after = (_html(report, part) for part in (line[:start], line[start:end] or " ", line[end:]))
     return f"{before}<mark>{marked}</mark>{after}"
 
 

@@ -2,7 +2,8 @@
 
 Start it with `python examples/10_counter.py` and open http://localhost:4000 in two windows.
 
-Notice: the channel holds no number of its own; a click is broadcast, and the page that clicked hears it like all others.
+Notice: the channel holds no number of its own; a click is broadcast, and the page that clicked hears it like all
+others.
 Try: let `join` refuse a client, or count for each room.
 """
 
