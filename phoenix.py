@@ -122,8 +122,8 @@ def _did_you_mean(word: str, known: Iterable[str], template: str = " Did you mea
 
 # --- Statuses -----------------------------------------------------------------------------
 
-_STATUS_NAMES: dict[int, str] = dict(
-    (int(entry[:3]), entry[4:])
+_STATUS_NAMES: dict[int, str] = {
+    int(entry[:3]): entry[4:]
     for entry in """\
 100 continue|101 switching_protocols|102 processing|103 early_hints|200 ok|201 created|202 accepted
 203 non_authoritative_information|204 no_content|205 reset_content|206 partial_content|207 multi_status
@@ -140,7 +140,7 @@ _STATUS_NAMES: dict[int, str] = dict(
 507 insufficient_storage|508 loop_detected|510 not_extended|511 network_authentication_required""".replace(
         "\n", "|"
     ).split("|")
-)
+}
 _STATUS_CODES: dict[str, int] = {name: code for code, name in _STATUS_NAMES.items()}
 _STATUS_CODES["unprocessable_entity"] = 422
 
@@ -326,7 +326,7 @@ def _json_default(value: object) -> object:
         return own()
     if any(kind.__module__ in _JSON_AS_TEXT for kind in type(value).__mro__):
         return str(value) if (isoformat := getattr(value, "isoformat", None)) is None else isoformat()
-    raise TypeError(f"{value!r} has no form in JSON: give it a method `to_json()`, or pass dicts, lists, text and numbers")
+    raise TypeError(f"{value!r} has no form in JSON: pass dicts, lists, text and numbers, or give it a method `to_json()`")
 
 
 _JSON_AS_TEXT = ("datetime", "uuid", "decimal", "_pydatetime", "_pydecimal")
@@ -338,7 +338,8 @@ def _json_writer(default: Callable[[object], object]) -> Callable[[Any], str]:
     if make is None:  # not CPython
         return jsonlib.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=default).encode
     # Made once and kept, it is twice as fast as `JSONEncoder.encode`, which makes a new one at each call.
-    encode = make(None, default, getattr(jsonlib.encoder, "encode_basestring"), None, ":", ",", False, False, False)
+    quoted = getattr(jsonlib.encoder, "encode_basestring")  # noqa: B009 - it is there, untyped
+    encode = make(None, default, quoted, None, ":", ",", False, False, False)
     return lambda data: "".join(encode(data, 0))
 
 
@@ -535,14 +536,20 @@ def parse_cookie_header(header: str) -> dict[str, str]:
 
 
 def _cookie_attributes(
-    path: str, domain: str | None, max_age: int | None, secure: bool, http_only: bool, same_site: str | None, extra: str | None
+    path: str,
+    domain: str | None,
+    max_age: int | None,
+    secure: bool,
+    http_only: bool,
+    same_site: str | None,
+    extra: str | None,
 ) -> str:
     """Return what stands behind the value of a cookie (RFC 6265 §4.1)."""
     for part in (path, domain or ""):
         if _BAD_IN_COOKIE(part):
             raise InvalidHeaderError(f"the path or domain {part!r} of a cookie could add attributes of its own")
     if same_site not in (None, "Lax", "Strict", "None"):
-        raise ArgumentError(f'same_site={same_site!r} is unknown: expected "Lax", "Strict", "None", or None to leave it out')
+        raise ArgumentError(f'same_site={same_site!r} is unknown, expected "Lax", "Strict" or "None"; without it, None')
     text = f"; path={path}"
     if domain:
         text += f"; domain={domain}"
@@ -957,7 +964,7 @@ class BaseConn:
         if not _TOKEN(name) or _BAD_IN_COOKIE(value):
             raise InvalidHeaderError(
                 f"cookie {name!r} with the value {value!r} could add attributes of its own, or come back changed.\n"
-                "Expected printable ASCII without `;` and without a space at the ends: encode the value, as with base64."
+                "Expected printable ASCII without `;`, and no space at the ends: encode the value, as with base64."
             )
         secure = self.scheme == "https" if secure is None else secure
         attributes = _cookie_attributes(path, domain, max_age, secure, http_only, same_site, extra)
@@ -1029,7 +1036,9 @@ class BaseConn:
         if self._before_send:
             self._run_before_send()
 
-    def send_file(self, status: int | str, path: str | os.PathLike[str], offset: int = 0, length: int | None = None) -> Self:
+    def send_file(
+        self, status: int | str, path: str | os.PathLike[str], offset: int = 0, length: int | None = None
+    ) -> Self:
         """Send a file, or *length* bytes of it from *offset* on. The content type is yours to set.
 
         Raises ``ArgumentError`` for a NUL in the path, and the error of the system when the file cannot be read.
@@ -1049,7 +1058,9 @@ class BaseConn:
         self.state = "file"
         return self
 
-    def send_chunked(self, status: int | str, parts: Iterable[str | bytes] | AsyncIterable[str | bytes] | None = None) -> Self:
+    def send_chunked(
+        self, status: int | str, parts: Iterable[str | bytes] | AsyncIterable[str | bytes] | None = None
+    ) -> Self:
         """Start a response whose length is not known; ``chunk`` sends its parts.
 
         With *parts*, a generator or an async generator, the server takes one part after the other, as fast as the
@@ -1287,7 +1298,7 @@ class PlugEntry:
                 f"{self.where}: .{word}() chooses among the actions of a controller: plug {self.name} there, not here"
             )
         if not actions or not all(isinstance(action, str) for action in actions):
-            raise DefinitionError(f'{self.where}: .{word}() takes names of actions, as in `.{word}("create", "update")`')
+            raise DefinitionError(f'{self.where}: .{word}() takes names of actions: `.{word}("create", "update")`')
         return actions
 
     def applies_to(self, names: set[str]) -> bool:
@@ -2219,7 +2230,8 @@ class ParamsConn(BaseConn):
         value = scrub(self.params.get(key))
         if value is None:
             raise MissingParamError(
-                f'expected key "{key}" to be present in params, please send the expected key or adapt your scrub_params call'
+                f'expected key "{key}" to be present in params,'
+                " please send the expected key or adapt your scrub_params call"
             )
         self.params[key] = value
         return self
@@ -2329,9 +2341,8 @@ class Parsers:
             raise RequestTooLargeError(self.multipart_length)
         if conn._req_header("content-length") == "0":
             return conn
-        parser = MultipartParser(
-            parameters.get("boundary", ""), max_size=self.multipart_length, max_parts=self.max_fields, max_depth=self.max_depth
-        )
+        boundary, size = parameters.get("boundary", ""), self.multipart_length
+        parser = MultipartParser(boundary, max_size=size, max_parts=self.max_fields, max_depth=self.max_depth)
         conn._after = [*(conn._after or ()), parser.close]
         async for part in conn.body:
             parser.feed(part)
@@ -2406,7 +2417,7 @@ def _checked_secret(secret: str | bytes | None) -> bytes:
         what = f"is {len(raw_secret)} bytes long" if raw_secret else "is not set"
         raise SecretError(
             f"secret_key_base {what}, expected at least 64 bytes: sessions and tokens are signed with it.\n"
-            "Make one with `python -c \"import secrets; print(secrets.token_urlsafe(64))\"`, keep it secret, and pass it:\n"
+            "Make one with `python -c \"import secrets; print(secrets.token_urlsafe(64))\"`, keep it secret:\n"
             'Endpoint(Router, secret_key_base=os.environ["SECRET_KEY_BASE"])'
         )
     return raw_secret
@@ -2448,11 +2459,9 @@ class _Signer:
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes) -> None:
-        from hashlib import sha256
-
-        key = (sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
-        self._inner = sha256(bytes(byte ^ 0x36 for byte in key))
-        self._outer = sha256(bytes(byte ^ 0x5C for byte in key))
+        key = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
     def digest(self, message: bytes) -> bytes:
         """Return the HMAC-SHA256 of *message*."""
@@ -2477,18 +2486,16 @@ class _Signer:
         return _unbase64url(text[len(_SIGNED_PREFIX) :])
 
 
-_signers: dict[tuple[bytes, bytes], _Signer] = {}  # deriving a key is slow on purpose: it is done once
+_signers: dict[tuple[bytes, str], _Signer] = {}  # deriving a key is slow on purpose: it is done once
 
 
 def _signer(secret: bytes, salt: str) -> _Signer:
     """Return the signer whose key PBKDF2 derives from *secret* for the purpose *salt* (RFC 8018 §5.2)."""
-    found = _signers.get((secret, salt.encode()))
+    found = _signers.get((secret, salt))
     if found is None:
-        from hashlib import pbkdf2_hmac
-
         if len(_signers) >= 256:
             _signers.clear()
-        found = _signers[secret, salt.encode()] = _Signer(pbkdf2_hmac("sha256", secret, salt.encode(), 1000, 32))
+        found = _signers[secret, salt] = _Signer(hashlib.pbkdf2_hmac("sha256", secret, salt.encode(), 1000, 32))
     return found
 
 
@@ -2531,7 +2538,9 @@ def _sign_dated(secret: bytes, salt: str, data: str, signed_at: float | None = N
     return _signer(secret, salt).sign(f"[{int(now * 1000)},{data}]".encode())
 
 
-def _verify_dated(secrets: Sequence[bytes], salt: str, token: str | None, max_age: float | None) -> tuple[str, float, bool] | None:
+def _verify_dated(
+    secrets: Sequence[bytes], salt: str, token: str | None, max_age: float | None
+) -> tuple[str, float, bool] | None:
     """Return the JSON in a token, its age in seconds, and whether the first of *secrets* has signed it.
 
     ``None`` when no secret has, or when it is older than *max_age* seconds.
@@ -2624,7 +2633,7 @@ class Session:
             conn.delete_resp_cookie(self.key, **self.attributes)
 
     def _secrets(self, conn: SessionConn) -> Sequence[bytes]:
-        return self.secrets or _secrets_of(conn)
+        return self.secrets or getattr(conn.endpoint, "_secrets", None) or _secrets_of(conn)
 
 
 def _refuse_json(value: object) -> NoReturn:
@@ -2658,7 +2667,8 @@ class SessionConn(ParamsConn):
         """
         if self._session_store is None:
             raise PhoenixError(
-                "cannot fetch session without a configured session plug: `plug(Session, key=\"_my_app_key\")` in the endpoint"
+                "cannot fetch session without a configured session plug:"
+                ' `plug(Session, key="_my_app_key")` in the endpoint'
             )
         if "plug_session_fetch" not in self.private:
             self._session_store._secrets(self)
@@ -2672,7 +2682,8 @@ class SessionConn(ParamsConn):
         if self._session is None:
             if "plug_session_fetch" not in self.private:
                 raise PhoenixError(
-                    "session not fetched, call fetch_session first: `plug(Conn.fetch_session)` in the pipeline of this route"
+                    "session not fetched, call fetch_session first:"
+                    " `plug(Conn.fetch_session)` in the pipeline of this route"
                 )
             loaded, stale = self._session_store.load(self)
             self._session = _read_json(loaded)[0]
@@ -2727,7 +2738,7 @@ class SessionConn(ParamsConn):
         if self._session is None or change == "ignore":
             return self
         data = "{}" if change == "drop" else _encode_session(self._session)
-        if change or data != self.private["plug_session_loaded"]:
+        if change or data != self.private.get("plug_session_loaded", "{}"):
             if data == "{}":
                 self._session_store.drop(self)
             else:
@@ -2739,7 +2750,9 @@ class SessionConn(ParamsConn):
     def fetch_flash(self) -> Self:
         """Plug: read the messages that the request before left, and keep new ones over one redirect."""
         if "plug_session_fetch" not in self.private:
-            raise PhoenixError("the flash is kept in the session: `plug(Conn.fetch_session)` before `plug(Conn.fetch_flash)`")
+            raise PhoenixError(
+                "the flash is kept in the session: `plug(Conn.fetch_session)` before `plug(Conn.fetch_flash)`"
+            )
         if "phoenix_flash" not in self.private:
             self.private["phoenix_flash"] = True
             self.register_before_send(SessionConn._sweep_flash)
@@ -2748,7 +2761,9 @@ class SessionConn(ParamsConn):
     def _messages(self) -> dict[str, list[str]]:
         if self._flash is None:
             if "phoenix_flash" not in self.private:
-                raise PhoenixError("flash not fetched, call fetch_flash first: `plug(Conn.fetch_flash)` after fetch_session")
+                raise PhoenixError(
+                    "flash not fetched, call fetch_flash first: `plug(Conn.fetch_flash)` after fetch_session"
+                )
             stored = self.session.get("phoenix_flash")
             self._flash = {}
             if isinstance(stored, dict):
@@ -2842,7 +2857,7 @@ class SessionConn(ParamsConn):
         raise InvalidCSRFTokenError
 
     def _is_from_this_site(self) -> bool:
-        """Tell whether the browser says that a page of this site sent the request; programs and old browsers say nothing.
+        """Tell whether a page of this site sent the request, or something that does not say: programs, old browsers.
 
         ``Sec-Fetch-Site`` tells it best: the browser has compared the addresses that it sees itself. ``Origin`` is
         compared by host, because behind a proxy this server does not know the scheme.
@@ -2895,7 +2910,6 @@ _SECURE_HEADERS = {
     "x-permitted-cross-domain-policies": "none",
 }
 
-
 _CSRF_BYTES = 18
 
 
@@ -2904,7 +2918,7 @@ def _xor(left: bytes, right: bytes) -> bytes:
 
 
 class Flash:
-    """The seed's spelling of the flash, for templates: ``Flash.get(@conn, "notice")``."""
+    """The flash as functions, the way Phoenix had it at first: ``Flash.get(@conn, "notice")`` in a template."""
 
     @staticmethod
     def put(conn: SessionConn, key: str, message: str) -> SessionConn:
@@ -2970,7 +2984,7 @@ class TemplateSyntaxError(PhoenixError, SyntaxError):
     """
 
     def __init__(self, message: str, file: str, line: int, column: int, text: str, snippet: str) -> None:
-        super().__init__(message, (file, line, column, text))
+        super().__init__(message, (file, line, column, text, line, column))
         self.file, self.line, self.column, self.snippet = file, line, column, snippet
 
     def __str__(self) -> str:
@@ -2983,8 +2997,8 @@ class Template:
     *file*, *line* and *column* tell where *source* begins, for messages and tracebacks: a template may stand
     in the middle of a ``.py`` file. *indentation* is how many blanks its later lines have lost. With *escape*
     the output is HTML, and what is not ``Safe`` is escaped. *trim* takes out the line breaks around tags that
-    have a line for themselves. *on_missing* is called with file, line and name when an assign is first missed;
-    without it such an assign is quietly ``None``, and reading assigns is faster.
+    have a line for themselves. *on_missing* is called with file, line and name when an assign is first
+    missed; without it such an assign is quietly ``None``, and reading assigns is faster.
 
     ``names`` are the names it reads and does not define: helpers, globals, builtins.
     Raises ``TemplateSyntaxError``.
@@ -3026,7 +3040,7 @@ class Template:
         return types.FunctionType(code, namespace, code.co_name, helpers)
 
     def _compile(self, hoisted: Iterable[str]) -> types.CodeType:
-        """Take all three steps; again if there are names to hoist, for a kept tree takes ten times the memory."""
+        """Take all three steps. `bind` takes them again: to keep the tree would cost ten times the memory."""
         generator = _Generator(self._source, self._to_text, strict=self.on_missing is not None)
         function = generator.function(self._statements(generator), hoisted)
         try:
@@ -3194,11 +3208,10 @@ _HINTS = {
 
 # A comment or a string literal. A nested f-string of Python 3.12 looks like several, side by side.
 _LITERAL = re.compile(r"""#[^\n]*|(?P<quote>"{3}|'{3}|["'])(?:\\.|(?!(?P=quote)).)*(?P=quote)""", re.DOTALL)
-_DO = re.compile(
-    r"(?<=.)(?<![\w.])do(?:\s+(?P<names>\w+(?:\s*,\s*\w+)*)|\s*\|(?P<bars>[^|]*)\|)?\Z", re.DOTALL
-)
+_DO = re.compile(r"(?<![\w.])do(?:\s+(?P<names>\w+(?:\s*,\s*\w+)*)|\s*\|(?P<bars>[^|]*)\|)?\Z", re.DOTALL)
+_PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 _AT = re.compile(
-    r"^[ \t]*@(?:.*\n[ \t]*@)*.*\n[ \t]*(?:async[ \t]+)?(?:def|class)\b"  # decorators, which stay as they are
+    rf"^[ \t]*(?:@[\w.]+(?:{_PARENTHESES})?[ \t]*\n\s*)+(?:async[ \t]+)?(?:def|class)\b"  # decorators
     r"|@(?P<name>[^\W\d]\w*)",
     re.MULTILINE,
 )
@@ -3229,7 +3242,10 @@ class _Tag:
         self.masked = _mask(self.code).rstrip()
         word = re.match(r"[^\W\d]\w*", self.masked)
         self.word = word[0] if word else ""
-        self.do = _DO.search(self.masked)
+        do = _DO.search(self.masked)
+        before = self.masked[: do.start()].rstrip() if do else ""
+        # In `x + do` it is a variable. It follows a whole expression, or stands behind `else` and its like.
+        self.do = do if _ends_operand(before) or (before and before == self.word) else None
         self.opens = self.masked.endswith(":") or self.do is not None
 
     @property
@@ -3341,10 +3357,9 @@ class _Generator:
     # Tags: what kind of tag is it?
 
     def tag(self, tag: _Tag) -> None:
-        if not tag.masked:
-            if tag.kind:
-                raise self.source.error("expected an expression between <%= and %>", tag.begin)
-        elif tag.masked == "end":
+        if not tag.masked and not tag.kind:
+            return  # nothing, or a comment of Python
+        if tag.masked == "end":
             self.end(tag)
         elif tag.word in _MIDDLES and (
             tag.word != "case" or self.part in ("match", "case") or tag.masked[-1] == ":"
@@ -3448,13 +3463,12 @@ class _Generator:
                 )
             self.body = block.node.orelse if tag.word == "else" else block.node.finalbody
         else:
-            tree = self.parse(tag.header, tag.offset, before, after).body[0]
-            node = getattr(tree, field)[0]
+            if re.match(r"except\s*\*", tag.masked):
+                raise self.source.error("except* cannot stand in a template: write except", tag.begin)
+            node = getattr(self.parse(tag.header, tag.offset, before, after).body[0], field)[0]
             getattr(block.node, field).append(node)
             if tag.word == "elif":
                 block.node = node
-            elif not isinstance(tree, (ast.Try, ast.Match)):
-                raise self.source.error("except* cannot stand in a template: write except", tag.begin)
             node.body.clear()
             self.body = node.body
         block.part = "else of try" if block.part == "except" and tag.word == "else" else tag.word
@@ -3510,6 +3524,8 @@ class _Generator:
 
     def expression(self, code: str, offset: int) -> ast.expr:
         """Parse an expression, which may go over several lines."""
+        if not _mask(code).strip():
+            raise self.source.error("expected an expression", offset)
         try:
             value: ast.expr = self.parse(code, offset, "(", "\n)", "eval").body
         except TemplateSyntaxError as error:
@@ -3551,16 +3567,12 @@ class _Generator:
             tree: Any = ast.parse(before + marked + after, self.source.file, mode)
         except (SyntaxError, ValueError) as error:
             raise self.syntax_error(error, code, offset, before) from None
-        first = before.count("\n") + 1  # the line on which Python saw the code begin
-        down = self.source.position(offset)[0] - first
-        right = len(self.source.margin(offset).encode()) - len(before) + before.rfind("\n") + 1  # in bytes
+        move = self.mover(code, offset, before)
 
         def settle(node: Any) -> Any:
             if hasattr(node, "end_lineno"):
-                node.col_offset += right if node.lineno == first else self.source.indentation
-                node.end_col_offset += right if node.end_lineno == first else self.source.indentation
-                node.lineno += down
-                node.end_lineno += down
+                node.lineno, node.col_offset = move(node.lineno, node.col_offset)
+                node.end_lineno, node.end_col_offset = move(node.end_lineno, node.end_col_offset)
             if type(node).__name__ in _REFUSED:
                 suspects.append(node)
             return self.read_assign(node, words) if words else node
@@ -3574,6 +3586,23 @@ class _Generator:
         if suspects:
             self.refuse(ast.iter_child_nodes(tree))
         return tree
+
+    def mover(self, code: str, offset: int, before: str) -> Callable[[int, int], tuple[int, int]]:
+        """Return what turns a line and column of parsed code into those of the file. Columns count bytes.
+
+        What lies outside of the code itself, as our own parentheses do, moves to its begin or end.
+        """
+        lines = code.encode().split(b"\n")
+        begin = before.count("\n") + 1, len(before) - before.rfind("\n") - 1
+        end = begin[0] + len(lines) - 1, len(lines[-1]) + (begin[1] if len(lines) == 1 else 0)
+        down = self.source.position(offset)[0] - begin[0]
+        right = len(self.source.margin(offset).encode()) - begin[1]
+
+        def move(line: int, column: int) -> tuple[int, int]:
+            line, column = min(max((line, column), begin), end)
+            return line + down, column + (right if line == begin[0] else self.source.indentation)
+
+        return move
 
     def read_assign(self, node: Any, words: dict[str, str]) -> Any:
         """Return what reads the assign, if *node* is a word that stands for one."""
@@ -3643,9 +3672,9 @@ def _mark_assigns(code: str) -> tuple[str, dict[str, str]]:
 
 def _ends_operand(code: str) -> bool:
     """Tell whether *code* ends in something that ``@`` would multiply."""
-    code = code.rstrip(" \t")
-    if word := re.search(r"\w+\Z", code):
-        return not iskeyword(word[0]) and code != "match"
+    code = code.rstrip(" \t")  # not a line break: the next line may be a statement of its own
+    if word := re.search(r"\w+\Z", code[-20:]):
+        return (not iskeyword(word[0]) or word[0] in ("True", "False", "None")) and code != "match"
     return code.endswith((")", "]", "}", "$", '"', "'"))
 
 
@@ -3802,6 +3831,7 @@ def eex_file(path: str | os.PathLike[str], /, **bindings: Any) -> str:
 def _evaluate(template: Template, bindings: dict[str, Any]) -> str:
     text: str = template.bind({}, bindings)(bindings.get("assigns", {}), bindings)
     return text
+
 
 # ==========================================================================================
 # 7. Views and HTML                                       depends on: Ground, Conn, Templates
@@ -6794,22 +6824,25 @@ class Controller(metaclass=_Recording):
     # --- Actions --------------------------------------------------------------------------
 
     @classmethod
-    def _actions(cls) -> list[str]:
-        """Return the names that can be actions."""
-        return [name for name in dir(cls) if not name.startswith("_") and name not in _NOT_ACTIONS and callable(getattr(cls, name))]
+    def _has_action(cls, name: str) -> bool:
+        return name[:1] not in ("", "_") and name not in _NOT_ACTIONS and callable(getattr(cls, name, None))
+
+    @classmethod
+    def _its_actions(cls, wrong: str) -> str:
+        """Say which actions there are, and which of them *wrong* was meant to be."""
+        actions = [name for name in dir(cls) if cls._has_action(name)]
+        return f"{_did_you_mean(wrong, actions)} It has: {', '.join(actions) or 'none'}."
 
     @classmethod
     def _resolve_action(cls, action: str, where: str) -> str:
         """Return the name of the method for *action*. Raises ``DefinitionError`` when there is none."""
-        actions = cls._actions()
-        for name in (action, _SYNONYMS.get(action)):
-            if name in actions:
+        for name in (action, _SYNONYMS.get(action, "")):
+            if cls._has_action(name):
                 return name
         if action in _NOT_ACTIONS:
             raise DefinitionError(f"{where}: {action!r} is a word of Controller itself: give the action another name")
         raise DefinitionError(
-            f"{where}: {cls.__name__} has no action {action!r}.{_did_you_mean(action, actions)}"
-            f" It has: {', '.join(actions) or 'none'}.\n"
+            f"{where}: {cls.__name__} has no action {action!r}.{cls._its_actions(action)}\n"
             f"Write `def {action}(self, conn, params): ...`, or leave the route out (`resources(..., only=[...])`)."
         )
 
@@ -6819,9 +6852,8 @@ class Controller(metaclass=_Recording):
         if action not in cls._steps_of:
             cls._check_guards()
             controller = cls.instance()
-            actions = cls._actions()
-            other = _SYNONYMS.get(action, action)
-            names = {action} if other in actions else {action, other}
+            synonym = _SYNONYMS.get(action, action)
+            names = {action} if cls._has_action(synonym) else {action, synonym}
             plugs = [plug for plug in cls._plugs if plug.applies_to(names)]
             bound = [plug.bound_to(controller) if isinstance(plug, _MethodPlug) else plug for plug in plugs]
             cls._steps_of[action] = _steps([*bound, _ActionEntry(controller, getattr(controller, action), where)])
@@ -6829,14 +6861,13 @@ class Controller(metaclass=_Recording):
 
     @classmethod
     def _check_guards(cls) -> None:
-        """Find the plug that protects an action which nobody has: a slip of the pen would leave the right one open."""
-        actions = cls._actions()
+        """Find the plug that guards an action which nobody has: misspelt, it would guard nothing, and nobody notice."""
         for plug in cls._own_plugs:
             for name in (*(plug._only or ()), *plug._except):
-                if name not in actions and _SYNONYMS.get(name) not in actions:
+                if not cls._has_action(name) and not cls._has_action(_SYNONYMS.get(name, "")):
                     raise DefinitionError(
-                        f"{plug.where}: plug {plug.name} is meant for the action {name!r}, which {cls.__name__} does not"
-                        f" have.{_did_you_mean(name, actions)} It has: {', '.join(actions) or 'none'}."
+                        f"{plug.where}: plug {plug.name} is for the action {name!r}, which {cls.__name__} does not have."
+                        + cls._its_actions(name)
                     )
 
     @classmethod
@@ -7004,10 +7035,17 @@ class Broadcast:
         return f"Broadcast({self.topic!r}, {self.event!r}, {self.payload!r})"
 
     def encoded(self, encode: Callable[[Broadcast], Any]) -> Any:
-        """Return ``encode(self)``, made at the first call."""
-        found = self._encoded.get(encode)
-        if found is None:
-            found = self._encoded[encode] = encode(self)
+        """Return ``encode(self)``, made at the first call; ``None`` when it cannot be encoded, which is logged once."""
+        try:
+            return self._encoded[encode]
+        except KeyError:
+            pass
+        try:
+            found = encode(self)
+        except Exception as error:  # noqa: BLE001 - an object's `to_json` may raise anything
+            logger.error("%r on %r was not sent: %s", self.event, self.topic, error)
+            found = None
+        self._encoded[encode] = found
         return found
 
 
@@ -7023,21 +7061,26 @@ class Mailbox:
     raises ``MailboxFullError`` after what had come.
     """
 
-    __slots__ = ("topics", "limit", "_messages", "_pubsub", "_wake", "_closed", "_lock", "__weakref__")
+    __slots__ = ("topics", "limit", "_messages", "_pubsub", "_key", "_wakes", "_closed", "_lock", "__weakref__")
 
     def __init__(self, pubsub: PubSub, limit: int = 100_000) -> None:
         from collections import deque
+        from threading import Lock
 
         self.topics: set[str] = set()
         self.limit = limit
         self._pubsub = pubsub
+        self._key = object()  # stands for this mailbox among the subscribers, who must not keep it alive
         self._messages: deque[Any] = deque()
-        self._wake: Callable[[], object] | None = None  # wakes whoever waits for a message
-        self._closed: Exception | None = None
-        self._lock = pubsub._lock
+        self._wakes: list[Callable[[], object]] = []  # of those who wait for a message
+        self._closed = ""  # "closed" or "full"
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def __bool__(self) -> bool:
+        return True  # also when it is empty
 
     def __enter__(self) -> Mailbox:
         return self
@@ -7047,57 +7090,75 @@ class Mailbox:
 
     def close(self) -> None:
         """Unsubscribe from all topics; reading ends after what has come."""
-        self._close(StopIteration())
+        self._close("closed")
 
-    def _close(self, why: Exception) -> None:
+    def _close(self, why: str) -> None:
         for topic in list(self.topics):
             self._pubsub.unsubscribe(self, topic)
         with self._lock:
             self._closed = self._closed or why
-            wake, self._wake = self._wake, None
-        if wake:
+            wakes, self._wakes = self._wakes, []
+        for wake in wakes:
             wake()
 
     def _put(self, message: Any) -> None:
         with self._lock:
+            if self._closed:
+                return
             full = len(self._messages) >= self.limit
             if not full:
                 self._messages.append(message)
-            wake, self._wake = self._wake, None
+            wakes, self._wakes = self._wakes, []
         if full:
             logger.error("a mailbox of %s has %d unread messages and was closed", sorted(self.topics), self.limit)
-            self._close(MailboxFullError(f"the mailbox was closed at {self.limit} unread messages: read it faster"))
-        if wake:
+            self._close("full")
+        for wake in wakes:
             wake()
 
     def _take(self, wake: Callable[[], object]) -> tuple[bool, Any]:
-        """Return ``(True, message)``, or promise to call *wake* when there is one."""
+        """Return ``(True, message)``, or promise to call *wake* when there may be one."""
         with self._lock:
             if self._messages:
                 return True, self._messages.popleft()
-            if self._closed is not None:
-                raise self._closed if isinstance(self._closed, MailboxFullError) else LookupError("the mailbox is closed")
-            self._wake = wake
+            if self._closed == "full":
+                raise MailboxFullError(f"the mailbox was closed at {self.limit} unread messages: read it faster")
+            if self._closed:
+                raise LookupError("the mailbox is closed")
+            self._wakes.append(wake)
         return False, None
+
+    def _forget(self, wake: Callable[[], object]) -> None:
+        with self._lock:
+            if wake in self._wakes:
+                self._wakes.remove(wake)
 
     async def get(self, timeout: float | None = None) -> Any:
         """Return the next message. Raises ``TimeoutError`` after *timeout* seconds, ``LookupError`` when closed."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
+        loop, thread = asyncio.get_running_loop(), _get_ident()
         deadline = None if timeout is None else loop.time() + timeout
         while True:
             future = loop.create_future()
-            found, message = self._take(lambda: _resolve(loop, future))
+
+            def wake(future: Any = future) -> None:
+                if _get_ident() == thread:
+                    _resolve(future)
+                else:
+                    _call_on(loop, _resolve, future)
+
+            found, message = self._take(wake)
             if found:
                 return message
-            timer = None if deadline is None else loop.call_at(deadline, _resolve_now, future, False)
+            timer = None if deadline is None else loop.call_at(deadline, _resolve, future, "too late")
             try:
-                if await future is False:
-                    raise TimeoutError(f"no message came within {timeout} s")
+                late = await future
             finally:
                 if timer is not None:
                     timer.cancel()
+                self._forget(wake)
+            if late and not self._messages:
+                raise TimeoutError(f"no message came within {timeout} s")
 
     def get_blocking(self, timeout: float | None = None) -> Any:
         """As ``get``, for threads."""
@@ -7109,37 +7170,44 @@ class Mailbox:
             found, message = self._take(event.set)
             if found:
                 return message
-            if not event.wait(None if deadline is None else max(0, deadline - time.monotonic())):
+            try:
+                woken = event.wait(None if deadline is None else max(0, deadline - time.monotonic()))
+            finally:
+                self._forget(event.set)
+            if not woken and not self._messages:
                 raise TimeoutError(f"no message came within {timeout} s")
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            try:
-                message = await self.get()
-            except LookupError:
-                return
-            yield message
+    def __aiter__(self) -> Mailbox:
+        return self
 
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                message = self.get_blocking()
-            except LookupError:
-                return
-            yield message
+    async def __anext__(self) -> Any:
+        try:
+            return await self.get()
+        except LookupError:
+            raise StopAsyncIteration from None
+
+    def __iter__(self) -> Mailbox:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self.get_blocking()
+        except LookupError:
+            raise StopIteration from None
 
 
-def _resolve_now(future: Any, value: Any = True) -> None:
+def _resolve(future: Any, value: Any = None) -> None:
     if not future.done():
         future.set_result(value)
 
 
-def _resolve(loop: Any, future: Any) -> None:
-    """Resolve a future from any thread."""
+def _call_on(loop: Any, call: Callable[..., object], *arguments: Any) -> None:
+    """Call on an event loop, from another thread; on one that is closed, nobody waits for it any more."""
     try:
-        loop.call_soon_threadsafe(_resolve_now, future)
+        loop.call_soon_threadsafe(call, *arguments)
     except RuntimeError:
-        pass  # the loop is closed: nobody waits
+        if not loop.is_closed():
+            raise
 
 
 class PubSub:
@@ -7150,15 +7218,25 @@ class PubSub:
     """
 
     def __init__(self) -> None:
+        from collections import deque
         from threading import Lock
 
         self._lock = Lock()
-        self._topics: dict[str, dict[Any, tuple[Any, Callable[[Any], object]]]] = {}
+        # topic -> key -> (how to encode a `Broadcast`, if at all; what takes that; what takes all else)
+        self._topics: dict[str, dict[Any, tuple[Any, Any, Callable[[Any], object]]]] = {}
+        self._gone: deque[tuple[str, Any]] = deque()  # subscriptions of mailboxes that are no more
         self._loop: Any = None
         self._thread = 0
+        self._delivering = False
+        self._behind: deque[tuple[str, Any, Any]] = deque()  # what was broadcast in the course of a delivery
 
     def _serve_on(self, loop: Any) -> None:
         """Deliver on this loop, which runs in the calling thread."""
+        if self._loop is not None and self._loop is not loop and not self._loop.is_closed() and self._loop.is_running():
+            raise PhoenixError(
+                "this PubSub delivers on another event loop already. Endpoints that run in different threads need one"
+                " each: Endpoint(Router, pubsub=PubSub())"
+            )
         self._loop, self._thread = loop, _get_ident()
 
     if TYPE_CHECKING:
@@ -7168,106 +7246,163 @@ class PubSub:
         @overload
         def subscribe(self, topic: str, callback: Callable[[Any], object], /) -> Callable[[Any], object]: ...
         @overload
+        def subscribe(self, callback: Callable[[Any], object], topic: str, /) -> Callable[[Any], object]: ...
+        @overload
         def subscribe(self, mailbox: Mailbox, topic: str, /) -> Mailbox: ...
+        @overload
+        def subscribe(self, topic: str, mailbox: Mailbox, /) -> Mailbox: ...
 
     def subscribe(self, first: Any, second: Any = None, /) -> Any:
         """Subscribe to a topic: ``subscribe("logging")`` returns a ``Mailbox``.
 
         ``subscribe("logging", callback)`` calls a function, which must not block, for each message; it is returned,
-        to be given to ``unsubscribe``. ``subscribe(mailbox, "logging")`` adds a topic to a mailbox.
+        to be given to ``unsubscribe``. ``subscribe("logging", mailbox)`` adds a topic to a mailbox. To subscribe
+        twice is to subscribe once.
         """
-        if isinstance(first, Mailbox):
-            return self._subscribe_mailbox(first, second)
-        if second is None:
-            return self._subscribe_mailbox(Mailbox(self), first)
-        if not callable(second) or not isinstance(first, str):
-            raise ArgumentError(f"subscribe({first!r}, {second!r}): expected a topic and a function")
-        self._add(first, second, None, second)
-        return second
+        topic, subscriber = (first, second) if isinstance(first, str) else (second, first)
+        if subscriber is None and isinstance(topic, str):
+            subscriber = Mailbox(self)
+        if isinstance(subscriber, Mailbox) and isinstance(topic, str):
+            self._subscribe_mailbox(subscriber, topic)
+        elif callable(subscriber) and isinstance(topic, str):
+            self._add(topic, subscriber, subscriber)
+        else:
+            raise ArgumentError(f"subscribe({first!r}, {second!r}): expected a topic, and a function or a mailbox")
+        return subscriber
 
-    def _subscribe_mailbox(self, mailbox: Mailbox, topic: str) -> Mailbox:
+    def _subscribe_mailbox(self, mailbox: Mailbox, topic: str) -> None:
         from weakref import ref
 
-        key = id(mailbox)
-        weak = ref(mailbox, lambda _: self._remove(topic, key))  # a subscriber that is gone leaves by itself
+        key, gone = mailbox._key, self._gone
+        # The garbage collector may call this at any moment, also while this thread holds the lock: only note it.
+        weak = ref(mailbox, lambda _: gone.append((topic, key)))
 
-        def deliver(message: Any) -> None:
+        def receive(message: Any) -> None:
             found = weak()
             if found is not None:
                 found._put(message)
 
         mailbox.topics.add(topic)
-        self._add(topic, key, None, deliver)
-        return mailbox
+        self._add(topic, key, receive)
+        if mailbox._closed:
+            self.unsubscribe(mailbox, topic)
 
-    def _add(self, topic: str, key: Any, encode: Any, deliver: Callable[[Any], object]) -> None:
-        """Let *deliver* have the messages of *topic*; with *encode*, what that makes of a ``Broadcast``."""
+    def _add(
+        self, topic: str, key: Any, receive: Callable[[Any], object], encode: Any = None, write: Any = None
+    ) -> None:
+        """Let *receive* have the messages of *topic*; or *write* what *encode*, if given, makes of a ``Broadcast``."""
         with self._lock:
-            self._topics.setdefault(topic, {})[key] = (encode, deliver)
+            self._sweep()
+            self._topics.setdefault(topic, {})[key] = (encode, write, receive)
 
     def _remove(self, topic: str, key: Any) -> None:
         with self._lock:
-            subscribers = self._topics.get(topic)
-            if subscribers is not None:
-                subscribers.pop(key, None)
-                if not subscribers:
-                    del self._topics[topic]
+            self._drop(topic, key)
 
-    def unsubscribe(self, subscriber: Any, topic: str) -> None:
+    def _drop(self, topic: str, key: Any) -> None:
+        subscribers = self._topics.get(topic)
+        if subscribers is not None and subscribers.pop(key, None) is not None and not subscribers:
+            del self._topics[topic]
+
+    def _sweep(self) -> None:
+        """Drop the subscriptions of mailboxes that nobody holds any more."""
+        while self._gone:
+            self._drop(*self._gone.popleft())
+
+    def unsubscribe(self, subscriber: Any, topic: Any) -> None:
         """End a subscription, given by its mailbox or function; one that is not there is no error."""
+        if isinstance(subscriber, str):
+            subscriber, topic = topic, subscriber
         if isinstance(subscriber, Mailbox):
             subscriber.topics.discard(topic)
-            self._remove(topic, id(subscriber))
-        elif isinstance(topic, str):
-            self._remove(topic, subscriber)
-        else:
-            self._remove(subscriber, topic)
+        self._remove(topic, _subscriber_key(subscriber))
 
     def broadcast(self, topic: str, message: Any) -> None:
-        """Give *message*, which may be anything, to every subscriber of *topic*. Without subscribers nothing happens."""
+        """Give *message*, which may be anything, to every subscriber of *topic*. Without any, nothing happens."""
         self._send(topic, message, None)
 
     def broadcast_from(self, sender: Any, topic: str, message: Any) -> None:
         """As ``broadcast``, but not to *sender*: a mailbox, a function, or a channel's socket."""
-        self._send(topic, message, id(sender) if isinstance(sender, Mailbox) else sender)
+        self._send(topic, message, _subscriber_key(sender))
 
     def local_broadcast(self, topic: str, message: Any) -> None:
         """As ``broadcast``, to the subscribers in this process alone."""
         self._send(topic, message, None)
 
     def _send(self, topic: str, message: Any, sender: Any) -> None:
-        if self._loop is None or _get_ident() == self._thread:
-            self._deliver(topic, message, sender)
+        if self._loop is None or self._loop.is_closed():
+            self._hand_out(topic, message, sender)
+        elif _get_ident() != self._thread:
+            _call_on(self._loop, self._deliver, topic, message, sender)
+        elif self._delivering or self._behind:
+            # A subscriber broadcasts while it hears: all hear the first message before the second.
+            if not self._behind:
+                self._loop.call_soon(self._catch_up)
+            self._behind.append((topic, message, sender))
         else:
-            self._loop.call_soon_threadsafe(self._deliver, topic, message, sender)
+            self._deliver(topic, message, sender)
 
     def _deliver(self, topic: str, message: Any, sender: Any) -> None:
+        self._delivering = True
+        try:
+            self._hand_out(topic, message, sender)
+        finally:
+            self._delivering = False
+
+    def _catch_up(self) -> None:
+        for _ in range(len(self._behind)):  # what these lead to has its turn later, so that the loop goes on
+            self._deliver(*self._behind[0])
+            self._behind.popleft()
+        if self._behind:
+            self._loop.call_soon(self._catch_up)
+
+    def _hand_out(self, topic: str, message: Any, sender: Any) -> None:
+        if self._gone:
+            with self._lock:
+                self._sweep()
         subscribers = self._topics.get(topic)
         if subscribers is None:
             return
+        subscribers = subscribers.copy()
+        if sender is not None:
+            subscribers.pop(sender, None)
         encoding: Any = None
         encoded: Any = None
-        fast = message.__class__ is Broadcast
-        for key, (encode, deliver) in list(subscribers.items()):
-            if key is sender or sender is not None and key == sender:
-                continue
+        is_broadcast = message.__class__ is Broadcast
+        for encode, write, receive in subscribers.values():
             try:
-                if encode is None or not fast:
-                    deliver(message)
-                else:
-                    if encode is not encoding:
-                        encoding, encoded = encode, message.encoded(encode)
-                    deliver(encoded)
+                if encode is None or not is_broadcast:
+                    receive(message)
+                    continue
+                if encode is not encoding:
+                    encoding, encoded = encode, message.encoded(encode)
+                if encoded is not None:
+                    write(encoded)
             except Exception:
                 logger.exception("a subscriber of %r raised an error", topic)
 
+    def _call(self, call: Callable[[], object]) -> None:
+        """Call where messages are delivered."""
+        if self._loop is None or self._loop.is_closed() or _get_ident() == self._thread:
+            call()
+        else:
+            _call_on(self._loop, call)
+
     def subscribers(self, topic: str) -> list[Any]:
-        """Return the keys of the subscribers of *topic*; empty when there are none."""
-        return list(self._topics.get(topic, ()))
+        """Return one key for each subscriber of *topic*; empty when there are none."""
+        with self._lock:
+            self._sweep()
+            return list(self._topics.get(topic, ()))
 
     def topics(self) -> list[str]:
         """Return the topics that have subscribers."""
-        return list(self._topics)
+        with self._lock:
+            self._sweep()
+            return list(self._topics)
+
+
+def _subscriber_key(subscriber: Any) -> Any:
+    return subscriber._key if isinstance(subscriber, Mailbox) else subscriber
 
 
 # --- Presence -----------------------------------------------------------------------------
@@ -7284,21 +7419,29 @@ class Presence:
                 socket.push("presence_state", presence.list(socket))
                 return socket.ok()
 
-    Each change is broadcast as ``presence_diff``. What a socket tracked leaves with it.
+    Each change is broadcast as ``presence_diff``. What a socket tracked leaves with it. A socket that asks for the list
+    while it joins also gets the changes from then on.
     """
 
     def __init__(self, pubsub: PubSub) -> None:
+        from collections import deque
+        from threading import RLock
+
         self.pubsub = pubsub
         self._node = b2a_base64(os.urandom(6), newline=False).decode()
         self._count = 0
         self._topics: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}  # topic -> key -> phx_ref -> meta
         self._tracked: dict[Any, dict[tuple[str, str], str]] = {}  # socket -> (topic, key) -> phx_ref
-        from threading import RLock
-
+        self._changes: deque[tuple[str, dict[str, Any], dict[str, Any]]] = deque()  # that are still to be broadcast
         self._lock = RLock()
 
-    def track(self, socket: Any, key: object, meta: Mapping[str, Any] | None = None, *, topic: str = "") -> dict[str, Any]:
-        """Say that *socket* is there as *key*. Returns the meta with its ``phx_ref``. Raises ``ArgumentError`` twice."""
+    def track(
+        self, socket: Any, key: object, meta: Mapping[str, Any] | None = None, *, topic: str = ""
+    ) -> dict[str, Any]:
+        """Say that *socket* is there as *key*. Returns the meta with its ``phx_ref``.
+
+        *topic* is that of the socket unless given. Raises ``ArgumentError`` for a key that it tracks already.
+        """
         topic, name = topic or socket.topic, str(key)
         with self._lock:
             if (topic, name) in self._tracked.get(socket, ()):
@@ -7306,79 +7449,119 @@ class Presence:
             if socket not in self._tracked:
                 socket._on_close(self._leave_all)
             found = self._join(socket, topic, name, dict(meta or {}))
-            self._diff(topic, {name: [found]}, {})
+        self._flush()
+        if socket._left:  # it closed meanwhile, in another thread
+            self._leave_all(socket)
         return found
 
-    def update(self, socket: Any, key: object, meta: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]], *, topic: str = "") -> dict[str, Any]:
-        """Replace the meta, by another or by what a function makes of it. Raises ``KeyError`` when it is not tracked."""
+    def update(
+        self,
+        socket: Any,
+        key: object,
+        meta: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]],
+        *,
+        topic: str = "",
+    ) -> dict[str, Any]:
+        """Replace the meta, by another or by what a function makes of it. Raises ``KeyError`` when none is tracked."""
         topic, name = topic or socket.topic, str(key)
         with self._lock:
-            old = self._leave(socket, topic, name)
-            if old is None:
+            reference = self._tracked.get(socket, {}).get((topic, name))
+            if reference is None and socket._left:
+                return {}  # it went while its channel was at work: that is no mistake
+            if reference is None:
                 raise KeyError(f"{name!r} is not tracked by this socket in {topic!r}: call track first")
+            old = self._topics[topic][name][reference]
             own = {field: value for field, value in old.items() if field not in ("phx_ref", "phx_ref_prev")}
             changed = dict(meta(own) if callable(meta) else meta)
-            found = self._join(socket, topic, name, {**changed, "phx_ref_prev": old["phx_ref"]})
-            self._diff(topic, {name: [found]}, {name: [old]})
+            leaves = self._leave(socket, topic, name)
+            found = self._join(socket, topic, name, {**changed, "phx_ref_prev": reference}, leaves)
+        self._flush()
         return found
 
     def untrack(self, socket: Any, key: object, *, topic: str = "") -> None:
         """Say that *socket* is no longer there as *key*."""
         topic, name = topic or socket.topic, str(key)
         with self._lock:
-            old = self._leave(socket, topic, name)
-            if old is not None:
-                self._diff(topic, {}, {name: [old]})
+            self._changes.append((topic, {}, self._leave(socket, topic, name)))
+        self._flush()
 
     def list(self, topic: Any) -> dict[str, dict[str, Any]]:
         """Return who is there: ``{"ann": {"metas": [{"phx_ref": "..."}]}}``, of a topic or of a socket's topic."""
-        name = topic if isinstance(topic, str) else topic.topic
+        if not isinstance(topic, str):
+            topic._hear_early("presence_diff")  # nobody may come or go unnoticed until it has joined
+            topic = topic.topic
         with self._lock:
-            present = {key: {"metas": [*refs.values()]} for key, refs in self._topics.get(name, {}).items()}
-        return self.fetch(name, present)
+            present = {key: _metas(refs) for key, refs in self._topics.get(topic, {}).items()}
+        return self.fetch(topic, present)
 
     def get_by_key(self, topic: Any, key: object) -> dict[str, Any] | None:
         """Return what ``list`` has under *key*, or ``None``."""
-        return self.list(topic).get(str(key))
+        topic, name = topic if isinstance(topic, str) else topic.topic, str(key)
+        with self._lock:
+            refs = self._topics.get(topic, {}).get(name)
+            present = {} if refs is None else {name: _metas(refs)}
+        return self.fetch(topic, present).get(name) if present else None
 
     def fetch(self, topic: str, presences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Override it to add to what clients see, such as the names of users."""
+        """Override it to add to what clients see, such as the names of users. It must not block."""
         return presences
 
-    def _join(self, socket: Any, topic: str, key: str, meta: dict[str, Any]) -> dict[str, Any]:
+    # Changes are noted under the lock, together with the table, and broadcast in that order, whichever thread made
+    # them: a client that heard of a leave before its join would see a ghost for ever.
+
+    def _join(
+        self, socket: Any, topic: str, key: str, meta: dict[str, Any], leaves: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         self._count += 1
         reference = f"{self._node}{self._count:x}"
         found = {**meta, "phx_ref": reference}
         self._topics.setdefault(topic, {}).setdefault(key, {})[reference] = found
         self._tracked.setdefault(socket, {})[topic, key] = reference
-        return found
+        self._changes.append((topic, {key: _metas({reference: found})}, dict(leaves or {})))
+        return dict(found)
 
-    def _leave(self, socket: Any, topic: str, key: str) -> dict[str, Any] | None:
+    def _leave(self, socket: Any, topic: str, key: str) -> dict[str, Any]:
+        """Take an entry out of the table; return it as the leaves of a diff, empty when there is none."""
         reference = self._tracked.get(socket, {}).pop((topic, key), None)
         if reference is None:
-            return None
+            return {}
         keys = self._topics[topic]
         old = keys[key].pop(reference)
         if not keys[key]:
             del keys[key]
         if not keys:
             del self._topics[topic]
-        return old
+        return {key: _metas({reference: old})}
 
     def _leave_all(self, socket: Any) -> None:
         with self._lock:
             for topic, key in tuple(self._tracked.get(socket, ())):
-                old = self._leave(socket, topic, key)
-                if old is not None:
-                    self._diff(topic, {}, {key: [old]})
+                self._changes.append((topic, {}, self._leave(socket, topic, key)))
             self._tracked.pop(socket, None)
+        self._flush()
 
-    def _diff(self, topic: str, joins: dict[str, Sequence[Any]], leaves: dict[str, Sequence[Any]]) -> None:
-        diff = {
-            name: self.fetch(topic, {key: {"metas": metas} for key, metas in changes.items()})
-            for name, changes in (("joins", joins), ("leaves", leaves))
-        }
-        self.pubsub.broadcast(topic, Broadcast(topic, "presence_diff", diff))
+    def _flush(self) -> None:
+        self.pubsub._call(self._broadcast_changes)
+
+    def _broadcast_changes(self) -> None:
+        while self._changes:
+            try:
+                topic, joins, leaves = self._changes.popleft()
+            except IndexError:  # another thread was faster
+                return
+            if not joins and not leaves:
+                continue
+            try:
+                diff = {"joins": self.fetch(topic, joins), "leaves": self.fetch(topic, leaves)}
+            except Exception:
+                logger.exception("%s.fetch raised an error for %r", _name_of(type(self)), topic)
+                diff = {"joins": joins, "leaves": leaves}
+            self.pubsub.broadcast(topic, Broadcast(topic, "presence_diff", diff))
+
+
+def _metas(refs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the metas of one key as clients get them: copies, so that ``fetch`` may change them."""
+    return {"metas": [dict(meta) for meta in refs.values()]}
 
 
 # ==========================================================================================
@@ -8175,13 +8358,14 @@ class _CloseHandshake:
 
 
 # ==========================================================================================
-# 12. Channels        depends on: Ground, Conn, Plug, Router, PubSub, WebSocket protocol
+# 12. Channels        depends on: Ground to Session, Router, PubSub, WebSocket protocol
 # ==========================================================================================
 #
 # A channel is to messages what a controller is to requests, except that it stays. One connection
 # carries many topics; each joined topic has an object of its channel class and a `Socket` that
-# holds its state. A topic's messages are handled one at a time, in order; topics do not wait for
-# each other, and a crash in one takes nothing else down: the client is told, and joins again.
+# holds its state. A topic's messages are handled one at a time, in order: what comes while a
+# callback runs waits in the socket. Topics do not wait for each other, and a crash in one takes
+# nothing else down: the client is told, and joins again.
 #
 #     client                    session (one for each connection)          channel (one for each topic)
 #       join rooms:lobby   -->  which channel serves "rooms:*"?       -->  join(socket, "lobby", message)
@@ -8213,13 +8397,18 @@ class ChannelError(PhoenixError):
 
 _Message: TypeAlias = "tuple[str | None, str | None, str, str, Any]"
 
-_raw_decode = jsonlib.JSONDecoder().raw_decode
+_raw_decode = jsonlib.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant).raw_decode
 
 
 def _decode_json(text: str) -> Any:
-    """As ``json.loads``, at half the cost for a text without blanks around it."""
-    value, end = _raw_decode(text)
-    return value if end == len(text) else jsonlib.loads(text)
+    """As ``json.loads``, at half the cost, and without values that could not be written again: one client's ``NaN``,
+    sent on to the others, would be an error in each of them."""
+    value, end = _raw_decode(text if text[:1] not in " \t\r\n" else text.lstrip(" \t\r\n"))
+    if end != len(text) and text.lstrip(" \t\r\n")[end:].strip(" \t\r\n"):
+        raise ValueError("there is more behind the JSON")
+    if "\\u" in text and _HALF_OF_A_PAIR.search(text):
+        encode_json(value).encode()
+    return value
 
 
 class _V2:
@@ -8231,19 +8420,21 @@ class _V2:
     def decode(data: str | bytes) -> _Message:
         if isinstance(data, bytes):
             return _decode_binary_push(data)
-        join_ref, ref, topic, event, payload = _decode_json(data)
-        return join_ref, ref, topic, event, payload
+        message = _decode_json(data)
+        if message.__class__ is not list or len(message) != 5:
+            raise ChannelError("expected [join_ref, ref, topic, event, payload]")
+        return message  # type: ignore[no-any-return]
 
     @staticmethod
     def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str | bytes:
         if isinstance(payload, bytes):
-            return _encode_binary(0, (join_ref or "", topic, event), payload)
+            return _encode_binary(0, (_text(join_ref), topic, event), payload)
         return encode_json([join_ref, None, topic, event, payload])
 
     @staticmethod
     def reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> str | bytes:
         if isinstance(response, bytes):
-            return _encode_binary(1, (join_ref or "", ref or "", topic, status), response)
+            return _encode_binary(1, (_text(join_ref), _text(ref), topic, status), response)
         return encode_json([join_ref, ref, topic, "phx_reply", {"status": status, "response": response}])
 
     @staticmethod
@@ -8265,7 +8456,7 @@ class _V1:
     @staticmethod
     def decode(data: str | bytes) -> _Message:
         message = _decode_json(data if isinstance(data, str) else data.decode())
-        return message.get("join_ref"), message["ref"], message["topic"], message["event"], message["payload"]
+        return message.get("join_ref"), message.get("ref"), message["topic"], message["event"], message["payload"]
 
     @staticmethod
     def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str:
@@ -8297,7 +8488,9 @@ class _V07:
         for key in ("channel", "topic", "event", "message"):
             if key not in message:
                 raise ChannelError(f"Missing key: {key!r}")
-        name, topic, event = message["channel"], message["topic"], str(message["event"])
+        name, topic, event = message["channel"], message["topic"], message["event"]
+        if not isinstance(name, str) or not isinstance(topic, str) or not isinstance(event, str):
+            raise ChannelError("channel, topic and event must be text")
         return None, None, f"{name}:{topic}", _V07.events.get(event, event), message["message"]
 
     @staticmethod
@@ -8318,19 +8511,24 @@ class _V07:
         return None
 
 
+def _text(ref: object) -> object:
+    return "" if ref is None else ref
+
+
 def _no_bytes(payload: Any) -> Any:
     if isinstance(payload, bytes):
         raise ArgumentError("this client speaks JSON only: a payload of bytes needs a client with vsn=2.0.0")
     return payload
 
 
-def _encode_binary(kind: int, fields: Sequence[str], payload: bytes) -> bytes:
+def _encode_binary(kind: int, fields: Sequence[object], payload: bytes) -> bytes:
     """Return kind, the length of each field, the fields, and the payload."""
-    encoded = [field.encode() for field in fields]
+    encoded = [str(field).encode() for field in fields]
     for field in encoded:
         if len(field) > 255:
             raise ArgumentError(
-                f"unable to convert {field!r} to binary: must be less than or equal to 255 bytes, but is {len(field)} bytes"
+                f"unable to convert {field.decode()!r} to binary: must be less than or equal to 255 bytes,"
+                f" but is {len(field)} bytes"
             )
     return bytes([kind, *map(len, encoded)]) + b"".join(encoded) + payload
 
@@ -8369,24 +8567,27 @@ class Socket:
     """
 
     __slots__ = (
-        "topic", "assigns", "ref", "join_ref", "joined", "session", "channel", "_type", "_busy", "_waiting",
-        "_closing", "_own_topics", "_left",
+        "topic", "assigns", "ref", "join_ref", "joined", "channel", "_session", "_type", "_busy", "_waiting",
+        "_closing", "_own_topics", "_early", "_left", "_draining", "_task",
     )  # fmt: skip
 
-    def __init__(self, session: _Session, kind: _ChannelType, topic: str, join_ref: str | None) -> None:
-        self.session = session
+    def __init__(self, session: _Session, kind: _ChannelType, topic: str, join_ref: Any) -> None:
         self.topic = topic
         self.join_ref = join_ref
-        self.ref: str | None = None
+        self.ref: Any = None
         self.assigns: dict[str, Any] = dict(session.assigns)
         self.joined = False
-        self.channel = kind.channel()
+        self._session = session
         self._type = kind
-        self._busy = False
-        self._waiting: Any = None  # what came while a callback was running
+        self._busy = False  # a callback is running
+        self._waiting: Any = None  # what came while it was
+        self._draining = False
+        self._task: Any = None
         self._closing: list[Callable[[Socket], object]] | None = None
         self._own_topics: list[str] | None = None
+        self._early: list[Broadcast] | None = None
         self._left = False
+        self.channel = kind.channel()
 
     def __repr__(self) -> str:
         return f"<Socket {self.topic}{'' if self.joined else ' (not joined)'}>"
@@ -8394,17 +8595,17 @@ class Socket:
     @property
     def id(self) -> str | None:
         """What the socket handler's ``id`` returned for this connection."""
-        return self.session.id
+        return self._session.id
 
     @property
     def endpoint(self) -> Any:
         """The endpoint that serves this connection."""
-        return self.session.endpoint
+        return self._session.endpoint
 
     @property
     def connect_info(self) -> dict[str, Any]:
-        """About the connection: ``params``, ``session``, ``peer``, ``uri``, ``user_agent``, ``x_headers``."""
-        return self.session.connect_info
+        """The connection: ``params``, ``session``, ``auth_token``, ``peer``, ``uri``, ``user_agent``, ``x_headers``."""
+        return self._session.connect_info
 
     def assign(self, key: str, value: Any) -> Socket:
         """Keep a value for as long as the client is joined; read it as ``socket.assigns[key]``."""
@@ -8427,170 +8628,254 @@ class Socket:
 
     def reply(self, event: str, message: Any = None) -> Socket:
         """Send an event to this client: ``socket.reply("pong", {"at": 7})``. Bytes go as a binary frame."""
-        self._check_payload(message)
-        self.session.send(self.session.serializer.push(self.join_ref, self.topic, event, {} if message is None else message))
+        session = self._session
+        session.send(session.serializer.push(self.join_ref, self.topic, event, _checked_payload(message)))
         return self
 
     push = reply
 
-    def reply_to(self, ref: str | None, reply: Reply) -> None:
+    def reply_to(self, ref: Any, reply: Reply) -> None:
         """Answer a message later: keep ``socket.ref`` while it is handled, and give it here with ``socket.ok(...)``."""
         if ref is None or not self.joined:
-            raise ArgumentError("reply_to needs the ref of a message that asked for a reply, and a socket that is joined")
-        self._answer(ref, reply)
+            raise ArgumentError("reply_to needs the ref of a message that asks for a reply, and a joined socket")
+        if not self._left:
+            self._answer(ref, reply)
 
     def broadcast(self, event: str, message: Any = None) -> Socket:
         """Send an event to every client in this topic, this one included."""
-        self._check_payload(message)
-        self._check_joined("broadcast")
-        self.session.pubsub.broadcast(self.topic, Broadcast(self.topic, event, {} if message is None else message))
+        self._session.pubsub.broadcast(self.topic, Broadcast(self.topic, event, _checked_payload(message)))
         return self
 
     def broadcast_from(self, event: str, message: Any = None) -> Socket:
         """Send an event to every other client in this topic."""
-        self._check_payload(message)
-        self.session.pubsub.broadcast_from(self, self.topic, Broadcast(self.topic, event, {} if message is None else message))
+        self._session.pubsub.broadcast_from(self, self.topic, Broadcast(self.topic, event, _checked_payload(message)))
         return self
 
     def subscribe(self, topic: str) -> Socket:
-        """Have what is broadcast on another topic come to ``info(socket, message)``."""
+        """Have what is broadcast on another topic come to ``info(socket, message)``, until the client leaves."""
+        if topic == self.topic:
+            raise ArgumentError(f"{topic!r} is this socket's own topic: `intercept` what `out` shall see")
+        pubsub = self._session.pubsub
         self._own_topics = [*(self._own_topics or ()), topic]
-        self.session.pubsub._add(topic, self, None, self._info)
+        pubsub._add(topic, self, self._info)
+        if self._left:  # it closed meanwhile, in another thread
+            pubsub._remove(topic, self)
         return self
 
     def unsubscribe(self, topic: str) -> Socket:
         """Undo ``subscribe``."""
-        self._own_topics = [own for own in self._own_topics or () if own != topic]
-        self.session.pubsub._remove(topic, self)
+        if topic in (self._own_topics or ()):
+            self._own_topics = [own for own in self._own_topics or () if own != topic]
+            self._session.pubsub._remove(topic, self)
         return self
 
     def send_info(self, message: Any) -> Socket:
         """Send a message to all channels of this connection: it comes as ``event(socket, "info", message)``."""
-        self.session.call(self.session.inform, message)
+        self._session.call(self._session.inform, message)
         return self
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the whole connection of this client."""
-        self.session.call(self.session.close, code, reason)
-
-    def _check_payload(self, message: Any) -> None:
-        if message is not None and not isinstance(message, (Mapping, bytes)):
-            raise ArgumentError(f"Message argument must be a map, got: {message!r}\nWrite a dict, such as {{\"body\": ...}}.")
-
-    def _check_joined(self, word: str) -> None:
-        if self._left:
-            raise ChannelError(f"{word} on {self.topic!r}: the client has left the topic")
+        _serialize_close(code, reason)  # raises here and now for what cannot be sent
+        self._session.call(self._session.close, code, reason)
 
     def _on_close(self, callback: Callable[[Socket], object]) -> None:
         """Call back when the client leaves the topic, in whatever way."""
         self._closing = [*(self._closing or ()), callback]
 
+    def _hear_early(self, event: str) -> None:
+        """Keep the broadcasts of *event* that come before the client has joined; it gets them when it has."""
+        if self.joined or self._left or self._early is not None:
+            return
+        early = self._early = []
+
+        def receive(message: Any) -> None:
+            if message.__class__ is Broadcast and message.event == event:
+                early.append(message)
+
+        self._session.pubsub._add(self.topic, self, receive)
+        if self._left:
+            self._session.pubsub._remove(self.topic, self)
+
     # --- Handling, on the event loop --------------------------------------------------------
 
-    def _answer(self, ref: str | None, reply: Reply) -> None:
+    def _answer(self, ref: Any, reply: Reply) -> None:
         if ref is not None:
-            self.session.send(self.session.serializer.reply(self.join_ref, ref, self.topic, reply.status, reply.response))
+            session = self._session
+            session.send(session.serializer.reply(self.join_ref, ref, self.topic, reply.status, reply.response))
 
-    def _handle(self, event: str, payload: Any, ref: str | None) -> None:
-        """Let the channel handle an event, now or when it has handled those before."""
-        if self._busy:
-            self._wait(self._event, event, payload, ref)
-        else:
-            self._event(event, payload, ref)
-
-    def _wait(self, *job: Any) -> None:
+    def _wait(self, size: int, method: Callable[..., object], *arguments: Any) -> None:
+        """Do something when the callbacks before it are done. *size* is what it costs to keep it until then."""
         if self._waiting is None:
             from collections import deque
 
             self._waiting = deque()
-        self._waiting.append(job)
-        self.session.hold(1)
+        self._waiting.append((size, method, arguments))
+        self._session.hold(size)
+        if len(self._waiting) > _MAX_WAITING:
+            self._session.cut_off(f"{len(self._waiting)} messages wait for {_name_of(self._type.channel)}")
 
-    def _event(self, event: str, payload: Any, ref: str | None) -> None:
+    def _event(self, event: str, payload: Any, ref: Any) -> None:
+        """Let the channel handle an event of the client."""
         self.ref = ref
+        runs = self._type.event_runs
         try:
-            runs = self._type.runs["event"]
-            result = self.channel.event(self, event, payload) if runs < _AWAITED else None
+            if runs >= _AWAITED:
+                self._call("event", (event, payload), lambda result: self._event_done(event, result, ref))
+                return
+            result = self.channel.event(self, event, payload)
             if runs == _STEPPED:
                 result = _step(result)
+            if result is not None:
+                self._event_done(event, result, ref)
         except Exception as error:
-            self._crash(error)
-            return
-        if runs >= _AWAITED:
-            self._later("event", (event, payload), lambda result: self._event_done(event, result, ref))
-        elif result is not None:
-            self._event_done(event, result, ref)
+            self._session.crashed(self, error)
 
-    def _event_done(self, event: str, result: Any, ref: str | None) -> None:
+    def _event_done(self, event: str, result: Any, ref: Any) -> None:
         if isinstance(result, Reply):
             self._answer(ref, result)
             if result.stops:
-                self.session.end(self, "normal")
+                self._session.end(self, "normal")
         elif result is not None and result is not self:
             raise ChannelError(
-                f"{_name_of(self._type.channel)}.event returned {result!r} for {event!r}, expected None, the socket or a reply:\n"
+                f"{_name_of(self._type.channel)} returned {result!r} for {event!r}, expected None, socket or a reply\n"
                 "`return socket.ok({...})` answers the message, `socket.reply(event, {...})` sends an event."
             )
 
+    # What is not from the client comes while a callback runs, or out of one: it goes to the end of the line.
+
     def _info(self, message: Any) -> None:
-        if self._busy:
-            self._wait(self._info, message)
-            return
+        """Let the channel handle a message of this process."""
+        if self._busy or self._waiting:
+            self._wait(_JOB, self._handle_info, message)
+        else:
+            self._handle_info(message)
+
+    def _handle_info(self, message: Any) -> None:
+        self.ref = None
         self._call("info", (message,), lambda result: self._event_done("info", result, None))
 
     def _out(self, broadcast: Broadcast) -> None:
-        """Let the channel see a broadcast that it intercepts, or pass it on."""
-        if broadcast.__class__ is not Broadcast:
-            self._info(broadcast)
-        elif broadcast.event not in self._type.intercepts:
-            self.session.send_ready(broadcast.encoded(self.session.encode_broadcast))
-        elif self._busy:
-            self._wait(self._out, broadcast)
+        """Let the channel see a broadcast that it intercepts; others keep their place among those."""
+        if self._busy or self._waiting:
+            self._wait(_JOB, self._handle_out, broadcast)
         else:
-            self._call("out", (broadcast.event, broadcast.payload), lambda result: self._event_done("out", result, None))
+            self._handle_out(broadcast)
 
-    def _call(self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
-        """Call a callback of the channel where it runs, then *done* with what it returned."""
+    def _handle_out(self, broadcast: Broadcast) -> None:
+        if broadcast.event in self._type.intercepts:
+            self.ref = None
+            arguments = broadcast.event, broadcast.payload
+            self._call("out", arguments, lambda result: self._event_done("out", result, None))
+        else:
+            encoded = broadcast.encoded(self._session.encode_broadcast)
+            if encoded is not None:
+                self._session.send_ready(encoded)
+
+    def _receive(self, message: Any) -> None:
+        """Take what was broadcast on the topic and is not ready to be written."""
+        if message.__class__ is Broadcast:
+            self._out(message)
+        else:
+            self._info(message)
+
+    def _call(
+        self,
+        name: str,
+        arguments: tuple[Any, ...],
+        done: Callable[[Any], object],
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
+        """Call a callback of the channel where it runs, then *done* with what it returned, or *failed*."""
         runs = self._type.runs[name]
         if runs >= _AWAITED:
-            self._later(name, arguments, done)
+            self._busy = True
+            self._session.running += 1
+            wire = self._session.wire
+            wire.keep(self)
+            task = wire.create_task(self._run(name, arguments, done, failed or self._crash))
+            self._task = None if task.done() else task
             return
         try:
             result = getattr(self.channel, name)(self, *arguments)
             done(_step(result) if runs == _STEPPED else result)
         except Exception as error:
-            self._crash(error)
+            (failed or self._crash)(error)
 
-    def _later(self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
-        self._busy = True
-        self.session.create_task(self._run(name, arguments, done))
-
-    async def _run(self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
-        callback = getattr(self.channel, name)
+    async def _run(
+        self,
+        name: str,
+        arguments: tuple[Any, ...],
+        done: Callable[[Any], object],
+        failed: Callable[[Exception], object],
+    ) -> None:
+        session = self._session
         try:
+            callback = getattr(self.channel, name)
             if self._type.runs[name] == _AWAITED:
                 result = await callback(self, *arguments)
             else:
-                result = await self.session.in_worker(callback, self, *arguments)
+                result = await session.wire.in_worker(callback, self, *arguments)
                 if hasattr(result, "__await__"):
                     result = await result
             done(result)
         except Exception as error:
-            self._crash(error)
+            failed(error)
+        except BaseException as error:
+            if not session.closed:  # something it waited for was cancelled
+                failed(ChannelError(f"{_name_of(self._type.channel)}.{name} ended with {error!r}"))
+            raise
         finally:
             self._busy = False
+            self._task = None
+            session.running -= 1
             self._next()
+            if not self._busy:
+                session.wire.release(self)
 
     def _next(self) -> None:
         """Handle what has waited, until a callback has to wait itself."""
-        while self._waiting and not self._busy:
-            method, *arguments = self._waiting.popleft()
-            self.session.hold(-1)
-            if not self._left:
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._waiting and not self._busy:
+                size, method, arguments = self._waiting.popleft()
+                self._session.hold(-size)
                 method(*arguments)
+        finally:
+            self._draining = False
 
-    def _crash(self, error: BaseException) -> None:
-        self.session.crashed(self, error)
+    def _crash(self, error: Exception) -> None:
+        self._session.crashed(self, error)
+
+    def _finally(self, method: Callable[..., object], *arguments: Any) -> None:
+        """Do something to a socket that has left: now, or when the callback that still runs has ended."""
+        if self._busy:
+            self._wait(0, method, *arguments)
+        else:
+            method(*arguments)
+
+    def _last(self, name: str, arguments: tuple[Any, ...], then: Callable[[], object]) -> None:
+        """Call one of the last callbacks, then *then*, whether it raises or not."""
+        if self._type.runs[name] == _INLINE:  # it does nothing
+            then()
+            return
+
+        def failed(error: Exception) -> None:
+            logger.error("%s.%s crashed in %s", _name_of(self._type.channel), name, self.topic, exc_info=error)
+            then()
+
+        self.ref = None
+        self._call(name, arguments, lambda _: then(), failed)
+
+
+def _checked_payload(message: Any) -> Any:
+    if message is None:
+        return {}
+    if not isinstance(message, (dict, bytes)):
+        raise ArgumentError(f"Message argument must be a map, got: {message!r}\nWrite a dict, such as {{'body': ...}}.")
+    return message
 
 
 # --- Channel ------------------------------------------------------------------------------
@@ -8623,14 +8908,19 @@ class Channel:
 
         Return ``socket.ok(...)`` or the socket, or ``socket.error(reason)``. Broadcasts reach the client from then on.
         """
-        raise ChannelError(f"{_name_of(type(self))} needs a method `join(self, socket, topic, message)`: return socket.ok()")
+        raise ChannelError(
+            f"{_name_of(type(self))} needs a method `join(self, socket, topic, message)` that returns socket.ok()"
+        )
 
     def event(self, socket: Socket, event: str, message: Any) -> Any:
         """Handle an event from the client. Return ``None`` or the socket, or a reply: ``socket.ok({...})``."""
         return None
 
     def info(self, socket: Socket, message: Any) -> Any:
-        """Handle a message of this process; unless overridden it comes as ``event(socket, "info", message)``."""
+        """Handle a message of this process; unless overridden it comes as ``event(socket, "info", message)``.
+
+        A client may send an event named "info" as well: override this method where that makes a difference.
+        """
         return self.event(socket, "info", message)
 
     def out(self, socket: Socket, event: str, message: Any) -> Any:
@@ -8638,7 +8928,7 @@ class Channel:
         socket.reply(event, message)
 
     def leave(self, socket: Socket, message: Any) -> Any:
-        """The client leaves: *message* is what it sent, or ``{"reason": ...}`` when its connection ended."""
+        """The client leaves: *message* is what it sent, or ``{"reason": "closed"}`` when its connection ended."""
 
     def terminate(self, socket: Socket, reason: str) -> Any:
         """The last call: *reason* is ``"left"``, ``"closed"``, ``"normal"``, ``"replaced"`` or ``"error"``."""
@@ -8647,7 +8937,7 @@ class Channel:
 class _ChannelType:
     """A channel class, and where each of its callbacks runs."""
 
-    __slots__ = ("channel", "runs", "intercepts")
+    __slots__ = ("channel", "runs", "event_runs", "intercepts")
 
     def __init__(self, channel: type[Channel]) -> None:
         self.channel = channel
@@ -8656,6 +8946,7 @@ class _ChannelType:
         self.runs = {name: _where_it_runs(getattr(channel, name)) for name in names}
         if self.runs["info"] == _INLINE:
             self.runs["info"] = self.runs["event"]
+        self.event_runs = self.runs["event"]
 
 
 # --- Session ------------------------------------------------------------------------------
@@ -8690,7 +8981,7 @@ class _Session:
 
     __slots__ = (
         "mount", "serializer", "wire", "assigns", "id", "connect_info", "endpoint", "sockets", "encode_broadcast",
-        "closed", "held", "send_ready",
+        "closed", "held", "is_held", "running", "send_ready",
     )  # fmt: skip
 
     cuts_slow_readers = True  # broadcasts do not wait for anybody
@@ -8704,7 +8995,9 @@ class _Session:
         self.id: str | None = None
         self.sockets: dict[str, Socket] = {}
         self.closed = False
-        self.held = 0
+        self.held = 0  # bytes, roughly, of messages that wait for channels
+        self.is_held = False  # reading is paused because of them
+        self.running = 0  # callbacks that are at work
         self.wire: Any = None
         self.send_ready: Any = None
         self.encode_broadcast: Any = None
@@ -8725,7 +9018,7 @@ class _Session:
         self.send_ready = wire.write
         self.encode_broadcast = _broadcast_encoder(self.serializer, wire.encode)
         if self.id is not None:
-            self.pubsub._add(self.id, self, None, self._told)
+            self.pubsub._add(self.id, self, self._told)
 
     def _told(self, message: Any) -> None:
         if isinstance(message, Broadcast) and message.event == "disconnect":
@@ -8737,39 +9030,41 @@ class _Session:
         """Send what the serializer made; from any thread."""
         if data is None or self.closed:
             return
-        if _get_ident() == self.wire.thread:
-            self.send_ready(self.wire.encode(data))
+        wire = self.wire
+        ready = wire.encode(data)
+        if _get_ident() == wire.thread:
+            self.send_ready(ready)
         else:
-            self.wire.loop.call_soon_threadsafe(self._send_later, data)
-
-    def _send_later(self, data: str | bytes) -> None:
-        if not self.closed:
-            self.send_ready(self.wire.encode(data))
+            _call_on(wire.loop, self.send_ready, ready)
 
     def call(self, method: Callable[..., Any], *arguments: Any) -> None:
         """Call on the event loop, from any thread."""
         if _get_ident() == self.wire.thread:
             method(*arguments)
         else:
-            self.wire.loop.call_soon_threadsafe(method, *arguments)
+            _call_on(self.wire.loop, method, *arguments)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         if not self.closed:
             self.wire.close(code, reason)
 
-    def create_task(self, coroutine: Any) -> Any:
-        return self.wire.create_task(coroutine)
+    def cut_off(self, why: str) -> None:
+        """Part with a client that does not keep up; it may come again."""
+        if not self.closed:
+            logger.warning("a client of %s did not keep up and is cut off: %s", self.mount.path, why)
+            self.wire.cut_off()
 
-    def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return self.wire.in_worker(call, *arguments)
-
-    def hold(self, change: int) -> None:
-        """Count the messages that wait for channels; stop reading from a client that sends faster than they work."""
-        self.held += change
-        if self.held == _MAX_HELD and change > 0:
-            self.wire.pause_reading()
-        elif self.held == _MAX_HELD // 2 and change < 0:
-            self.wire.resume_reading()
+    def hold(self, size: int) -> None:
+        """Count what waits for channels; stop reading from a client that sends faster than they work."""
+        self.held += size
+        if self.held > _MAX_HELD:
+            if not self.is_held and not self.closed:
+                self.is_held = True
+                self.wire.pause_reading()
+        elif self.is_held and self.held <= _MAX_HELD // 2:
+            self.is_held = False
+            if not self.closed:
+                self.wire.resume_reading()
 
     def inform(self, message: Any) -> None:
         for each in list(self.sockets.values()):
@@ -8780,149 +9075,152 @@ class _Session:
 
     def received(self, data: str | bytes) -> None:
         """Handle one message of the client."""
+        if self.closed:
+            return
         try:
             join_ref, ref, topic, event, payload = self.serializer.decode(data)
-            if not isinstance(topic, str) or not isinstance(event, str):
+            if topic.__class__ is not str or event.__class__ is not str:
                 raise ChannelError("topic and event must be text")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ChannelError) as error:
             logger.warning("a client sent what is no message (%s): %s", self.serializer.name, error)
             self.close(1003 if isinstance(data, bytes) else 1007, "malformed message")
             return
         found = self.sockets.get(topic)
-        if found is not None and event != "phx_join":
-            if join_ref is not None and join_ref != found.join_ref and found.join_ref is not None:
-                return  # it was meant for an earlier join
-            if event == "phx_leave":
-                found._wait(self._leave, found, payload, ref) if found._busy else self._leave(found, payload, ref)
-            elif found.joined:
-                found._handle(event, payload, ref)
+        if found is None or event == "phx_join":
+            self._unjoined(join_ref, ref, topic, event, payload)
+        elif join_ref is not None and join_ref != found.join_ref and found.join_ref is not None:
+            return  # it was meant for an earlier join
+        elif event != "phx_leave":
+            if found._busy:
+                found._wait(len(data) + _JOB, found._event, event, payload, ref)
             else:
-                found._wait(found._event, event, payload, ref)
-        elif event == "phx_join":
+                found._event(event, payload, ref)
+        elif found._busy:
+            found._wait(len(data) + _JOB, self._leave, found, payload, ref)
+        else:
+            self._leave(found, payload, ref)
+
+    def _unjoined(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
+        """Handle a join, or what needs none."""
+        if event == "phx_join":
             self._join(topic, payload, join_ref if join_ref is not None else ref, ref)
-        elif event == "heartbeat" and topic in ("phoenix", "phoenix:conn"):
-            self._heartbeat(topic, ref)
+        elif event == "heartbeat" and topic == "phoenix":
+            self.send(self.serializer.reply(None, ref, topic, "ok", {}))
+        elif event == "heartbeat" and topic == "phoenix:conn":
+            self.send(self.serializer.push(None, topic, event, payload))
         elif event == "phx_leave":
             self.send(self.serializer.reply(join_ref, ref, topic, "ok", {}))
         else:
             self.refuse(None, ref, topic, "unmatched topic")
 
-    def _heartbeat(self, topic: str, ref: str | None) -> None:
-        if self.serializer is _V07:
-            self.send(_V07.push(None, topic, "heartbeat", {}))
-        else:
-            self.send(self.serializer.reply(None, ref, topic, "ok", {}))
-
-    def refuse(self, join_ref: str | None, ref: str | None, topic: str, reason: str) -> None:
+    def refuse(self, join_ref: Any, ref: Any, topic: str, reason: str) -> None:
         self.send(self.serializer.reply(join_ref, ref, topic, "error", {"reason": reason}))
 
-    def _join(self, topic: str, payload: Any, join_ref: str | None, ref: str | None) -> None:
+    def _join(self, topic: str, payload: Any, join_ref: Any, ref: Any) -> None:
         kind = self.mount.channel_for(topic)
         if kind is None:
             logger.warning("Ignoring unmatched topic %r in %s", topic, self.mount.path)
             self.refuse(None, ref, topic, "unmatched topic")
             return
-        old = self.sockets.pop(topic, None)
-        if old is None and len(self.sockets) >= self.mount.max_channels:
+        old = self.sockets.get(topic)
+        most = self.mount.max_channels
+        if old is None and (len(self.sockets) >= most or self.running >= 2 * most):
             self.refuse(join_ref, ref, topic, "too many channels joined")
             return
         if old is not None:
             self._forget(old, "replaced")
-        new = Socket(self, kind, topic, join_ref)
-        self.sockets[topic] = new
         started = time.perf_counter() if logger.isEnabledFor(logging.INFO) else 0.0
-        short = topic.partition(":")[2]
-        runs = kind.runs["join"]
+        try:
+            new = self.sockets[topic] = Socket(self, kind, topic, join_ref)
+        except Exception as error:  # noqa: BLE001 - the channel's own __init__
+            self._join_crashed(kind, topic, join_ref, ref, error)
+            self._close_replaced(old)
+            return
 
         def done(result: Any) -> None:
             self._joined(new, result, ref, started)
-            if old is not None:  # after the reply: a client that knows no join_ref would close the new one
-                self.send(self.serializer.control(old.join_ref, topic, "phx_close", {}))
+            self._close_replaced(old)
 
-        if runs >= _AWAITED:
-            new._busy = True
-            self.create_task(self._join_later(new, short, payload, ref, done))
-            return
-        try:
-            result = new.channel.join(new, short, payload)
-            done(_step(result) if runs == _STEPPED else result)
-        except Exception as error:
-            self._join_crashed(new, ref, error)
+        def failed(error: Exception) -> None:
+            self._close_socket(new)
+            self._join_crashed(kind, topic, join_ref, ref, error)
+            self._close_replaced(old)
 
-    async def _join_later(self, new: Socket, short: str, payload: Any, ref: str | None, done: Callable[[Any], None]) -> None:
-        try:
-            if new._type.runs["join"] == _AWAITED:
-                result = await new.channel.join(new, short, payload)
-            else:
-                result = await self.in_worker(new.channel.join, new, short, payload)
-                if hasattr(result, "__await__"):
-                    result = await result
-            done(result)
-        except Exception as error:
-            self._join_crashed(new, ref, error)
-        finally:
-            new._busy = False
-            new._next()
+        new.ref = ref
+        new._call("join", (topic.partition(":")[2], payload), done, failed)
 
-    def _joined(self, new: Socket, result: Any, ref: str | None, started: float) -> None:
+    def _joined(self, new: Socket, result: Any, ref: Any, started: float) -> None:
         if result is new or result is True:
             result = new.ok()
         if not isinstance(result, Reply):
             raise ChannelError(
-                f"{_name_of(new._type.channel)}.join returned {result!r}, expected `socket.ok(...)` or `socket.error(reason)`"
+                f"{_name_of(new._type.channel)}.join returned {result!r},"
+                " expected `socket.ok(...)` or `socket.error(reason)`"
             )
-        if result.status != "ok" or self.closed or self.sockets.get(new.topic) is not new:
-            if self.sockets.get(new.topic) is new:
-                del self.sockets[new.topic]
+        if new._left:  # the connection ended, or the client joined again, before this join was done
+            if result.status == "ok":
+                self._terminate(new, "closed" if self.closed else "replaced")
+            return
+        reply = self.serializer.reply(new.join_ref, ref, new.topic, result.status, result.response)
+        if result.status != "ok":
             self._log_join("REFUSED JOIN", new.topic, started)
             self._close_socket(new)
-        else:
-            new.joined = True
-            intercepts = bool(new._type.intercepts)
-            deliver = new._out if intercepts else self.send_ready
-            self.pubsub._add(new.topic, new, None if intercepts else self.encode_broadcast, deliver)
-            self._log_join("JOINED", new.topic, started)
-        new._answer(ref, result)
+            self.send(reply)
+            return
+        new.joined = True
+        self.pubsub._add(
+            new.topic, new, new._receive, None if new._type.intercepts else self.encode_broadcast, self.send_ready
+        )
+        self._log_join("JOINED", new.topic, started)
+        self.send(reply)
+        early, new._early = new._early, None
+        for broadcast in early or ():
+            new._out(broadcast)
+        if result.stops:
+            self.end(new, "normal")
 
     def _log_join(self, what: str, topic: str, started: float) -> None:
         if started:
             logger.info("%s %s in %.0fµs", what, topic, (time.perf_counter() - started) * 1_000_000)
 
-    def _join_crashed(self, new: Socket, ref: str | None, error: BaseException) -> None:
-        logger.error("%s.join crashed in %s", _name_of(new._type.channel), new.topic, exc_info=error)
-        if self.sockets.get(new.topic) is new:
-            del self.sockets[new.topic]
-        self._close_socket(new)
-        self.refuse(new.join_ref, ref, new.topic, "join crashed")
+    def _join_crashed(self, kind: _ChannelType, topic: str, join_ref: Any, ref: Any, error: Exception) -> None:
+        logger.error("%s.join crashed in %s", _name_of(kind.channel), topic, exc_info=error)
+        self.refuse(join_ref, ref, topic, "join crashed")
 
-    def _leave(self, old: Socket, payload: Any, ref: str | None) -> None:
+    def _close_replaced(self, old: Socket | None) -> None:
+        """Tell the client that its earlier join is over, once it knows about the later one.
+
+        V1 clients see no join_ref: they would take it for the end of the later one.
+        """
+        if old is not None and self.serializer is _V2:
+            self.send(_V2.control(old.join_ref, old.topic, "phx_close", {}))
+
+    def _leave(self, old: Socket, payload: Any, ref: Any) -> None:
         """The client leaves a topic: reply, close, and only then what ``terminate`` sends."""
-        if self.sockets.get(old.topic) is old:
-            del self.sockets[old.topic]
         self._close_socket(old)
 
-        def left(_: Any) -> None:
+        def left() -> None:
             old._answer(ref, old.ok())
             self.send(self.serializer.control(old.join_ref, old.topic, "phx_close", {}))
             self._terminate(old, "left")
 
-        old._call("leave", (payload,), left)
+        old._last("leave", (payload,), left)
 
     def end(self, old: Socket, reason: str) -> None:
         """A channel ends itself."""
-        if self.sockets.get(old.topic) is old:
-            del self.sockets[old.topic]
-        self.send(self.serializer.control(old.join_ref, old.topic, "phx_close", {}))
-        self._forget(old, reason)
+        if not old._left:
+            self.send(self.serializer.control(old.join_ref, old.topic, "phx_close", {}))
+            self._forget(old, reason)
 
-    def crashed(self, old: Socket, error: BaseException) -> None:
+    def crashed(self, old: Socket, error: Exception) -> None:
         """A callback raised: the client is told and joins anew; everything else goes on."""
         logger.error("%s crashed in %s", _name_of(old._type.channel), old.topic, exc_info=error)
-        if self.sockets.get(old.topic) is not old:
+        if old._left:
             return
-        del self.sockets[old.topic]
         self.send(self.serializer.control(old.join_ref, old.topic, "phx_error", {"reason": "channel_crash"}))
         self._forget(old, "error")
+        if self.serializer is _V07:  # these clients know no phx_error, but they join again when they have reconnected
+            self.close(1011, "channel crashed")
 
     def _forget(self, old: Socket, reason: str) -> None:
         self._close_socket(old)
@@ -8934,22 +9232,26 @@ class _Session:
         if old._left:
             return
         old._left = True
+        if self.sockets.get(old.topic) is old:
+            del self.sockets[old.topic]
         pubsub = self.pubsub
         pubsub._remove(old.topic, old)
         for topic in old._own_topics or ():
             pubsub._remove(topic, old)
         for callback in old._closing or ():
             callback(old)
-        if old._waiting:
-            self.held -= len(old._waiting)
-            old._waiting = None
+        waiting, old._waiting = old._waiting, None
+        for size, method, arguments in waiting or ():
+            self.hold(-size)
+            if method == old._event:
+                self.refuse(None, arguments[2], old.topic, "unmatched topic")
+            elif method == self._leave:
+                old._answer(arguments[2], old.ok())
+            elif method not in (old._handle_info, old._handle_out):
+                method(*arguments)
 
     def _terminate(self, old: Socket, reason: str) -> None:
-        if old._type.runs["terminate"] != _INLINE:
-            old._call("terminate", (reason,), lambda _: None)
-
-    def _terminated(self, old: Socket, _: Any) -> None:
-        self._terminate(old, "closed")
+        old._finally(old._last, "terminate", (reason,), _nothing)
 
     def ended(self, reason: str, code: int = 1006) -> None:
         """The connection is gone."""
@@ -8958,18 +9260,22 @@ class _Session:
         self.closed = True
         if self.id is not None:
             self.pubsub._remove(self.id, self)
-        sockets, self.sockets = list(self.sockets.values()), {}
-        for old in sockets:
+        for old in list(self.sockets.values()):
             self._close_socket(old)
             if old.joined:
-                kind = old._type
-                if kind.runs["leave"] != _INLINE:
-                    old._call("leave", ({"reason": reason},), functools.partial(self._terminated, old))
-                else:
-                    self._terminate(old, "closed")
+                old._finally(self._farewell, old, reason)
+
+    def _farewell(self, old: Socket, reason: str) -> None:
+        old._last("leave", ({"reason": reason},), lambda: self._terminate(old, "closed"))
 
 
-_MAX_HELD = 1000
+def _nothing() -> None:
+    pass
+
+
+_JOB = 500  # what it costs to keep a message for later, in bytes beside its own
+_MAX_HELD = 1 << 20  # bytes of messages that wait for the channels of one connection; then it is not read any more
+_MAX_WAITING = 10_000  # messages that wait for one channel, from wherever; then the client does not keep up
 
 
 def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -8994,36 +9300,71 @@ class _Mount:
         self.path = path
         self.handler = handler()
         self.where = where
-        self.channels: dict[str, _ChannelType] = {}
-        self.exact: dict[str, _ChannelType] = {}
-        self.max_channels: int = options.pop("max_channels", 100)
+        self.names: dict[str, _ChannelType] = {}  # "rooms" serves rooms:<anything>
+        self.topics: dict[str, _ChannelType] = {}  # "rooms:lobby" that one topic
+        self.prefixes: dict[str, _ChannelType] = {}  # "rooms:private:" all that begin so
+        self.max_channels: int = options.get("max_channels", 100)
         self.options = options
         self.polls: dict[str, _LongPoll] = {}
+        self.kept: set[Any] = set()  # sockets of long polls with a callback at work
+        steps = (_INLINE, _STEPPED)
+        self.connects_at_once = all(_where_it_runs(call) in steps for call in (self.handler.connect, self.handler.id))
 
     def add(self, name: str, channel: Any, where: str) -> None:
         if not isinstance(channel, type) or not issubclass(channel, Channel):
             raise DefinitionError(f"{where}: channel({name!r}, {channel!r}): expected a class of Channel")
         if "*" in name[:-1]:
             raise DefinitionError(f"{where}: channels using splat patterns must end with *, got: {name!r}")
-        base = name.removesuffix("*").removesuffix(":")
-        table = self.exact if ":" in base else self.channels
-        if base in table:
+        prefix = name.removesuffix("*")
+        if name.endswith("*"):
+            base = prefix.removesuffix(":")
+            table = self.names if base and ":" not in base and base != prefix else self.prefixes
+        else:
+            base, table = name, self.topics if ":" in name else self.names
+        key = prefix if table is self.prefixes else base
+        if key in table:
             raise DefinitionError(f"{where}: there is a channel {name!r} in this socket already")
-        table[base] = _ChannelType(channel)
+        table[key] = _ChannelType(channel)
+        self.prefixes = dict(sorted(self.prefixes.items(), key=lambda item: -len(item[0])))
 
     def channel_for(self, topic: str) -> _ChannelType | None:
-        return self.exact.get(topic) or self.channels.get(topic.partition(":")[0])
+        """Return the channel of a topic; what says more about it goes before what says less."""
+        if topic in self.topics:
+            return self.topics[topic]
+        name = topic.partition(":")[0]
+        found = self.names.get(name)
+        for prefix, kind in self.prefixes.items():
+            if topic.startswith(prefix) and (found is None or len(prefix) > len(name)):
+                return kind
+        return found
 
-    async def connect(self, conn: Any, serializer: Any) -> _Session | None:
-        """Return a session when the handler lets this client connect, else ``None``."""
-        params = conn.query_params
-        session = _Session(self, serializer, conn.endpoint, _connect_info(conn, params))
-        allowed = await self._ask(conn, self.handler.connect, session, params, session.connect_info)
-        if allowed is None or allowed is False or isinstance(allowed, Reply) and allowed.status != "ok":
+    def connect(self, conn: Any, serializer: Any) -> Any:
+        """Return a session when the handler lets this client connect, else ``None``; or a coroutine that does."""
+        session = _Session(self, serializer, conn.endpoint, _connect_info(conn))
+        if not self.connects_at_once:
+            return self._connect_later(conn, session)
+        ask = self._ask_at_once
+        allowed = ask(self.handler.connect, session, conn.query_params, session.connect_info)
+        return self._connected(session, allowed, ask)
+
+    async def _connect_later(self, conn: Any, session: _Session) -> _Session | None:
+        allowed = await self._ask(conn, self.handler.connect, session, conn.query_params, session.connect_info)
+        if self._connected(session, allowed, None) is None:
+            return None
+        session.id = _checked_id(await self._ask(conn, self.handler.id, session))
+        return session
+
+    def _connected(self, session: _Session, allowed: Any, ask: Any) -> _Session | None:
+        if not allowed or isinstance(allowed, Reply) and allowed.status != "ok":
             logger.info("REFUSED CONNECTION TO %s", self.path)
             return None
-        session.id = await self._ask(conn, self.handler.id, session)
+        if ask is not None:
+            session.id = _checked_id(ask(self.handler.id, session))
         return session
+
+    def _ask_at_once(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        result = method(*arguments)
+        return _step(result) if result.__class__ is types.CoroutineType else result
 
     async def _ask(self, conn: Any, method: Callable[..., Any], *arguments: Any) -> Any:
         if _where_it_runs(method) == _WORKER:
@@ -9032,10 +9373,21 @@ class _Mount:
             result = method(*arguments)
         return await result if hasattr(result, "__await__") else result
 
+    def stop(self) -> None:
+        """The server stops: those who poll are told, too."""
+        for poll in list(self.polls.values()):
+            poll.close(1001, "going away")
 
-def _connect_info(conn: Any, params: Params) -> dict[str, Any]:
+
+def _checked_id(found: Any) -> str | None:
+    if found is not None and not isinstance(found, str):
+        raise ChannelError(f"the id of a connection must be text or None, got: {found!r}")
+    return found
+
+
+def _connect_info(conn: Any) -> dict[str, Any]:
     info: dict[str, Any] = {
-        "params": params,
+        "params": conn.query_params,
         "peer": {"address": conn.remote_ip},
         "uri": conn.request_url(),
         "user_agent": conn._req_header("user-agent") or None,
@@ -9043,66 +9395,102 @@ def _connect_info(conn: Any, params: Params) -> dict[str, Any]:
         "session": None,
         "auth_token": conn.private.get("phoenix_auth_token"),
     }
-    if conn._session_store is not None and conn._session_store.key in conn.req_cookies and conn.private.get("phoenix_origin_checked"):
-        info["session"] = conn._session_store.load(conn)[0]
+    store = conn._session_store
+    if store is not None and store.key in conn.req_cookies and conn.private.get("phoenix_origin_checked"):
+        try:
+            info["session"] = _read_json(store.load(conn)[0])[0]
+        except SecretError:
+            pass  # the cookie is of another app: this one has no secret
     return info
+
+
+_TOKEN_PROTOCOL = "base64url.bearer.phx."
+
+
+def _auth_token(values: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take the token out of the subprotocols that a client offers; return it and the others.
+
+    >>> _auth_token(["phoenix, base64url.bearer.phx.c2VjcmV0"])
+    ('secret', ['phoenix'])
+    """
+    token, rest = None, []
+    for name in _list_items(values):
+        if name.startswith(_TOKEN_PROTOCOL):
+            encoded = name[len(_TOKEN_PROTOCOL) :].replace("-", "+").replace("_", "/")
+            try:
+                token = a2b_base64(encoded + "=" * (-len(encoded) % 4)).decode()
+            except ValueError:
+                logger.warning("a client sent a token that is not base64")
+        else:
+            rest.append(name)
+    return token, rest
 
 
 class _SocketPlug:
     """Answer ``<mount>/websocket`` (V1 and V2) or ``<mount>`` (0.7) by becoming a WebSocket."""
 
-    def __init__(self, mount: _Mount, old: bool) -> None:
+    def __init__(self, mount: _Mount, upgrade: _Upgrade, old: bool) -> None:
         self.mount = mount
+        self.upgrade = upgrade
         self.old = old
+        self.idle = mount.options.get("timeout", 60)
         self.__name__ = "websocket"
-        self.upgrade = _Upgrade(mount.options, subprotocols=("phoenix",))
 
     def __call__(self, conn: Any) -> Any:
-        return self._connect(conn)
-
-    async def _connect(self, conn: Any) -> Any:
         serializer = _V07 if self.old else _serializer_for(conn)
         if serializer is None:
             return conn.send_resp(403, "")
         refusal = self.upgrade.check(conn)
         if refusal is not None:
             return refusal
-        session = await self.mount.connect(conn, serializer)
-        if session is None:
-            return conn.send_resp(403, "")
-        return self.upgrade.accept(conn, session, idle=self.mount.options.get("timeout", 60))
+        session = self.mount.connect(conn, serializer)
+        return self._accept(conn, session) if self.mount.connects_at_once else self._accept_later(conn, session)
+
+    async def _accept_later(self, conn: Any, session: Any) -> Any:
+        return self._accept(conn, await session)
+
+    def _accept(self, conn: Any, session: Any) -> Any:
+        return conn.send_resp(403, "") if session is None else self.upgrade.accept(conn, session, self.idle)
 
 
 def _serializer_for(conn: Any) -> Any:
     """Return the serializer that the client asks for with ``vsn``; 1.0.0 unless it says. ``None`` for unknown ones."""
     version = conn.query_params.get("vsn", "1.0.0")
-    found = re.fullmatch(r"([12])\.0\.\d+", version) if isinstance(version, str) else None
-    if found is None:
+    if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        logger.warning("Client sent invalid transport version %r", version)
+        return None
+    serializer = {"1.0": _V1, "2.0": _V2}.get(version.rpartition(".")[0])
+    if serializer is None:
         logger.warning(
-            "The client's requested transport version %r does not match server's version requirements of ~> 1.0.0 or ~> 2.0.0",
+            'The client\'s requested transport version "%s" does not match server\'s version requirements of '
+            '["~> 1.0.0", "~> 2.0.0"]',
             version,
         )
-        return None
-    return _V2 if found[1] == "2" else _V1
+    return serializer
 
 
 def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: Any) -> Block:
     """Mount channels at *path*: ``with socket("/ws"): channel("rooms", RoomChannel)``.
 
-    *handler* decides who may connect. Options: ``origins`` (``True``: this site; ``False``: any; or a list such as
-    ``["//example.com", "https://*.example.com"]``), ``max_size`` (bytes of a message, 1 MiB), ``max_channels`` (100),
-    ``timeout`` (60 s without a message ends a connection), ``window`` (10 s that a long poll waits).
+    *handler* decides who may connect. Options: ``origins`` (``True``: pages of this site and of the endpoint's url;
+    ``False``: any; or a list such as ``["//example.com", "https://*.example.com"]``), ``max_size`` (bytes of a message,
+    1 MiB), ``max_channels`` (100), ``timeout`` (60 s without a message ends a connection), ``window`` (10 s that a long
+    poll waits).
     """
     recorder, where = _recorder("route", "a router", "socket"), _caller()
     known = ("origins", "max_size", "max_channels", "timeout", "window")
     for name in options:
         if name not in known:
             raise DefinitionError(f"{where}: unknown option {name!r} of socket.{_did_you_mean(name, known)}")
+    if not isinstance(handler, type) or not issubclass(handler, SocketHandler):
+        raise DefinitionError(f"{where}: socket({path!r}, {handler!r}): expected a class of SocketHandler")
     mount = _Mount(path, handler, options, where)
     base = path.rstrip("/")
-    poll, old_poll = _LongPollPlug(mount), _OldPollPlug(mount)
+    upgrade = _Upgrade(options, ("phoenix",), where)
+    poll, old_poll = _LongPollPlug(mount, upgrade), _OldPollPlug(mount, upgrade)
+    old, new = _SocketPlug(mount, upgrade, old=True), _SocketPlug(mount, upgrade, old=False)
     for verb, suffix, target in (
-        ("GET", "", _SocketPlug(mount, old=True)), ("GET", "/websocket", _SocketPlug(mount, old=False)),
+        ("GET", "", old), ("GET", "/websocket", new),
         ("GET", "/longpoll", poll), ("POST", "/longpoll", poll), ("OPTIONS", "/longpoll", poll),
         ("GET", "/poll", old_poll), ("POST", "/poll", old_poll), ("PUT", "/poll", old_poll),
     ):  # fmt: skip
@@ -9121,7 +9509,9 @@ def channel(name: str, channel: type[Channel]) -> None:
     """Serve the topics ``<name>:<anything>`` with a channel class; inside ``with socket(...)``."""
     recorder, where = _recorder("route", "a router", "channel"), _caller()
     if recorder.mount is None:
-        raise DefinitionError(f"{where}: channel({name!r}, ...) must stand in a block of socket: `with socket(\"/ws\"): channel(...)`")
+        raise DefinitionError(
+            f"{where}: channel({name!r}, ...) must stand in a block of socket: `with socket(\"/ws\"): channel(...)`"
+        )
     recorder.mount.add(name, channel, where)
 
 
@@ -9133,7 +9523,9 @@ class _Upgraded:
 
     __slots__ = ("handshake", "handler", "max_size", "idle", "ping_interval")
 
-    def __init__(self, handshake: Any, handler: Any, max_size: int, idle: float | None, ping_interval: float | None) -> None:
+    def __init__(
+        self, handshake: Any, handler: Any, max_size: int, idle: float | None, ping_interval: float | None
+    ) -> None:
         self.handshake, self.handler, self.max_size = handshake, handler, max_size
         self.idle, self.ping_interval = idle, ping_interval
 
@@ -9141,35 +9533,55 @@ class _Upgraded:
 class _Upgrade:
     """Check a handshake and accept it; see chapter 11 for the rules."""
 
-    def __init__(self, options: Mapping[str, Any], subprotocols: Sequence[str] = ()) -> None:
+    def __init__(self, options: Mapping[str, Any], subprotocols: Sequence[str], where: str) -> None:
         self.options = options
         self.subprotocols = tuple(subprotocols)
         origins = options.get("origins", True)
-        self.origins = _OriginCheck("conn" if origins is True else origins)
-        self.own = _OriginCheck(True) if origins is True else None
         self.checks = origins is not False
-        self._handshake: Any = None
+        self.same_site = origins is True
+        try:
+            self.origins = _OriginCheck("conn" if origins is True else origins)
+        except (ArgumentError, TypeError) as error:
+            raise DefinitionError(f"{where}: {error}") from None
+        self.own = _OriginCheck(True)
 
     def allows(self, conn: Any) -> bool:
         """Tell whether the page that asks is one of those that may."""
         origins = conn._req_headers.get("origin", ())
-        place = {"scheme": conn.scheme, "host": conn.host, "port": conn.port}
-        host = conn.endpoint.options["url"].get("host", conn.host) if conn.endpoint is not None else conn.host
-        return self.origins.allows(origins, url_host=host, **place) or (
-            self.own is not None and self.own.allows(origins, url_host=host, **place)
+        if not origins or not self.checks:
+            return True
+        host, port = conn.host, conn.port
+        known = conn.endpoint.options["url"].get("host") if conn.endpoint is not None else None
+        places = [(conn.scheme, port)]
+        if port in (80, 443):  # a proxy may speak https for us
+            places += [("http", 80), ("https", 443)]
+        for scheme, port in places:
+            if self.origins.allows(origins, url_host=known or host, scheme=scheme, host=host, port=port):
+                return True
+        return self.same_site and known is not None and self.own.allows(
+            origins, url_host=known, scheme="", host="", port=0
         )
 
     def check(self, conn: Any) -> Any:
         """Return the conn with a refusal, or ``None`` when it may become a WebSocket."""
         conn.private["phoenix_origin_checked"] = self.checks
         if not self.allows(conn):
-            logger.warning("refused a WebSocket from origin %r", conn._req_header("origin"))
+            logger.warning(
+                "refused a connection from a page of %r. If it may connect, say so: origins=[...] of the socket,"
+                " or url={\"host\": ...} of the endpoint",
+                conn._req_header("origin"),
+            )
             return conn.send_resp(403, "this origin may not connect")
-        version = getattr(conn.adapter, "http_version", "1.1")
+        headers = conn._req_headers
+        if "sec-websocket-protocol" in headers and "phoenix" in self.subprotocols:
+            token, rest = _auth_token(headers["sec-websocket-protocol"])
+            conn.private["phoenix_auth_token"] = token
+            headers = {**headers, "sec-websocket-protocol": rest}
+        request = getattr(conn.adapter, "request", None)
         try:
             conn.private["phoenix_handshake"] = _accept_websocket(
-                conn.method, version, conn._req_headers, subprotocols=self.subprotocols,
-                compress=self.options.get("compress", False),
+                conn.method, "1.0" if request is not None and not request.minor else "1.1", headers,
+                subprotocols=self.subprotocols, compress=self.options.get("compress", False),
             )  # fmt: skip
         except _HandshakeError as error:
             return conn.merge_resp_headers(error.headers).send_resp(error.status, str(error))
@@ -9196,10 +9608,13 @@ class WebSocket:
 
     ``ws.conn`` is the request it began with, ``ws.subprotocol`` what was agreed. The loop ends when the client closes;
     ``ws.close_code`` then says how. When the handler returns, the connection is closed with 1000; when it raises, with
-    1011.
+    1011. A handler that still waits for something 10 seconds after its client has gone is cancelled.
     """
 
-    __slots__ = ("conn", "subprotocol", "close_code", "_wire", "_messages", "_waiter", "_handler", "_held", "_reading_paused")
+    __slots__ = (
+        "conn", "subprotocol", "close_code", "_wire", "_messages", "_waiter", "_handler", "_held", "_reading_paused",
+        "_task", "_patience",
+    )  # fmt: skip
 
     cuts_slow_readers = False  # `send` waits
 
@@ -9213,8 +9628,10 @@ class WebSocket:
         self._wire: Any = None
         self._messages: deque[str | bytes] = deque()
         self._waiter: Any = None
-        self._held = 0
-        self._reading_paused = False
+        self._held = 0  # characters and bytes that were received and not taken
+        self._reading_paused = False  # because of them
+        self._task: Any = None
+        self._patience: Any = None  # a timer: how long the handler may go on without its client
 
     async def receive(self) -> str | bytes:
         """Return the next message. Raises ``ClientDisconnected`` when the connection has ended."""
@@ -9230,10 +9647,15 @@ class WebSocket:
         while not self._messages:
             if self.close_code is not None:
                 raise StopAsyncIteration
+            if self._waiter is not None:
+                raise PhoenixError("this WebSocket is being read already: one task at a time may receive")
             self._waiter = self._wire.loop.create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         message = self._messages.popleft()
-        self._held -= len(message)
+        self._held -= len(message) + _JOB
         if self._reading_paused and self._held < _READ_AHEAD:
             self._reading_paused = False
             self._wire.resume_reading()
@@ -9246,6 +9668,8 @@ class WebSocket:
         """
         if self.close_code is not None:
             raise ClientDisconnected(f"the WebSocket was closed with {self.close_code}")
+        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+            raise ArgumentError(f"cannot send {message!r}: expected str or bytes; `send_json` sends other values")
         self._wire.write(self._wire.encode_own(message))
         if self._wire.writing_paused:
             await self._wire.drain()
@@ -9262,7 +9686,9 @@ class WebSocket:
             raise BadRequestError(f"the client sent no JSON: {error}") from None
 
     async def ping(self, payload: bytes = b"") -> None:
-        """Send a ping; the client's pong shows that it is alive."""
+        """Send a ping, of 125 bytes at most; the client's pong shows that it is alive."""
+        if len(payload) > 125:
+            raise ArgumentError(f"a ping has 125 bytes at most, not {len(payload)}")
         self._wire.ping(payload)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -9273,7 +9699,9 @@ class WebSocket:
 
     def opened(self, wire: Any) -> None:
         self._wire = wire
-        wire.create_task(self._run())
+        wire.keep(self)
+        task = wire.create_task(self._run())
+        self._task = None if task.done() else task
 
     async def _run(self) -> None:
         try:
@@ -9283,12 +9711,16 @@ class WebSocket:
         except Exception:
             logger.exception("the WebSocket handler of %s raised an error", self.conn.request_path)
             self._wire.close(1011, "internal error")
-        else:
+        finally:
             self._wire.close(1000, "")
+            self._task = None
+            if self._patience is not None:
+                self._patience.cancel()
+            self._wire.release(self)
 
     def received(self, message: str | bytes) -> None:
         self._messages.append(message)
-        self._held += len(message)
+        self._held += len(message) + _JOB
         if self._held >= _READ_AHEAD and not self._reading_paused:
             self._reading_paused = True
             self._wire.pause_reading()
@@ -9299,15 +9731,20 @@ class WebSocket:
         self.close_code = code
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._task is not None:
+            self._patience = self._wire.loop.call_later(_PATIENCE, self._task.cancel)
+
+
+_PATIENCE = 10  # seconds that a handler has for its end when the client has gone
 
 
 class _WebSocketPlug:
     """Answer a route by becoming a plain WebSocket."""
 
-    def __init__(self, handler: Callable[[WebSocket], Any], options: dict[str, Any]) -> None:
+    def __init__(self, handler: Callable[[WebSocket], Any], options: dict[str, Any], where: str) -> None:
         self.handler = handler
         self.__name__ = getattr(handler, "__name__", "websocket")
-        self.upgrade = _Upgrade(options, options.get("subprotocols", ()))
+        self.upgrade = _Upgrade(options, options.get("subprotocols", ()), where)
 
     def __call__(self, conn: Any) -> Any:
         refusal = self.upgrade.check(conn)
@@ -9321,7 +9758,8 @@ def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool
     """Answer *path* with a plain WebSocket: ``websocket("/echo", echo, subprotocols=["chat.v1"])``.
 
     *handler* is an ``async def`` that takes a ``WebSocket``. Options: ``subprotocols``, best first; ``origins`` as for
-    ``socket``; ``max_size`` in bytes (1 MiB); ``compress`` (permessage-deflate, off); ``ping_interval`` in seconds (30).
+    ``socket``; ``max_size`` in bytes (1 MiB); ``compress`` (permessage-deflate, off); ``ping_interval`` in seconds (30;
+    ``None`` for none).
     """
     recorder, where = _recorder("route", "a router", "websocket"), _caller()
     known = ("subprotocols", "origins", "max_size", "compress", "ping_interval")
@@ -9329,8 +9767,8 @@ def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool
         if name not in known:
             raise DefinitionError(f"{where}: unknown option {name!r} of websocket.{_did_you_mean(name, known)}")
     if _where_it_runs(handler) not in (_STEPPED, _AWAITED):
-        raise DefinitionError(f"{where}: the handler of a websocket must be an `async def handler(ws)`, got: {handler!r}")
-    recorder.route("GET", path, _WebSocketPlug(handler, {"ping_interval": 30, **options}), None, where, as_=as_)
+        raise DefinitionError(f"{where}: expected a handler such as `async def handler(ws)`, got: {handler!r}")
+    recorder.route("GET", path, _WebSocketPlug(handler, {"ping_interval": 30, **options}, where), None, where, as_=as_)
 
 
 # --- Long poll ----------------------------------------------------------------------------
@@ -9339,101 +9777,122 @@ def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool
 class _LongPoll:
     """The wire of a client that polls: what is sent waits in a queue until it asks."""
 
-    kind = "longpoll"
+    def __init__(self, mount: _Mount, session: _Session, adapter: Any) -> None:
+        import asyncio
 
-    def __init__(self, mount: _Mount, session: _Session, loop: Any, server: Any) -> None:
         self.mount = mount
         self.session = session
-        self.loop = loop
+        self.loop = asyncio.get_running_loop()
         self.thread = _get_ident()
-        self.server = server
+        self.in_worker = adapter.in_worker
+        self.create_task = self.loop.create_task
         self.token = _base64url(os.urandom(24)).decode()
         self.window: float = mount.options.get("window", 10)
-        self.messages: list[Any] = []
+        self.turn = asyncio.Lock()  # requests of one client are handled one after the other
+        self.messages: list[str] = []
         self.size = 0
         self.waiter: Any = None
         self.timer: Any = None
-        self.tail: Any = None  # the POST being handled: the next one waits for it
         mount.polls[self.token] = self
-        self._keep_alive()
+        self.keep_alive()
         session.opened(self)
 
     @staticmethod
-    def encode(data: str | bytes) -> str | bytes:
+    def encode(data: str | bytes) -> str:
+        if isinstance(data, bytes):
+            raise ArgumentError("a client that polls is sent text only: a payload of bytes needs a WebSocket")
         return data
 
-    def write(self, data: str | bytes) -> None:
-        self.messages.append(data)
-        self.size += len(data)
+    def write(self, text: str) -> None:
+        if self.session.closed:
+            return
+        self.messages.append(text)
+        self.size += len(text)
         if self.size > _MAX_UNSENT:
-            logger.warning("a long poll client did not keep up and was cut off")
-            self.close(1013, "")
-        elif self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+            self.session.cut_off(f"{len(self.messages)} messages wait for its next poll")
+        else:
+            self._wake()
 
-    async def poll(self) -> list[Any]:
+    async def poll(self, adapter: Any) -> list[str]:
         """Return what has been sent; wait for it up to the window."""
         import asyncio
 
+        self._wake()  # a newer poll takes the place of an older one
         if not self.messages and not self.session.closed:
             self.timer.cancel()
-            if self.waiter is not None and not self.waiter.done():
-                self.waiter.set_result(None)  # a newer poll takes the place of an older one
             waiter = self.waiter = self.loop.create_future()
             try:
                 await asyncio.wait_for(waiter, self.window)
             except asyncio.TimeoutError:
                 pass
-            self._keep_alive()
+        self.keep_alive()
+        if getattr(adapter, "closed", False):  # this request is gone: the next one shall have them
+            return []
         messages, self.messages, self.size = self.messages, [], 0
         return messages
 
-    def _keep_alive(self) -> None:
+    def _wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def keep_alive(self) -> None:
+        """The client was here: wait for its next request."""
         if self.timer is not None:
             self.timer.cancel()
-        self.timer = self.loop.call_later(self.window * 1.5, self.close)
+        if not self.session.closed:
+            self.timer = self.loop.call_later(self.window * 1.5, self.close)
 
-    def create_task(self, coroutine: Any) -> Any:
-        return self.server.create_task(coroutine)
+    def keep(self, socket: Socket) -> None:
+        self.mount.kept.add(socket)
 
-    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.server.workers.run(self.loop, call, *arguments)
+    def release(self, socket: Socket) -> None:
+        self.mount.kept.discard(socket)
 
     def pause_reading(self) -> None:
         """A client that polls sends one request after the other, which is slow enough."""
 
-    resume_reading = pause_reading
+    def resume_reading(self) -> None:
+        """It was not paused."""
+
+    def cut_off(self) -> None:
+        self.messages.clear()
+        self.close(1013, "")
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         self.mount.polls.pop(self.token, None)
         self.timer.cancel()
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-        self.session.ended("closed")
+        self.session.ended("closed", code)
+        self._wake()
 
 
 _MAX_UNSENT = 1 << 20  # bytes that wait for a client that does not read
 
 
+async def _sent_text(conn: Any, most: int) -> bytes:
+    """Return the body of a request, also when a parser has taken it for a form or for params."""
+    if conn._body_params is None:
+        return await conn.body.read(most)  # type: ignore[no-any-return]
+    return encode_json(conn.body_params.get("_json", conn.body_params)).encode()
+
+
 class _LongPollPlug:
     """``<mount>/longpoll``: the long poll of V1 and V2 clients."""
 
-    def __init__(self, mount: _Mount) -> None:
+    takes_body = True
+
+    def __init__(self, mount: _Mount, upgrade: _Upgrade) -> None:
         self.mount = mount
+        self.upgrade = upgrade
         self.__name__ = "longpoll"
-        self.upgrade = _Upgrade(mount.options)
 
     def __call__(self, conn: Any) -> Any:
-        return self._answer(conn)
-
-    async def _answer(self, conn: Any) -> Any:
         conn.put_resp_header("cache-control", "no-store")
         if not self.upgrade.allows(conn):
             return conn.put_status(403).json({"status": 403})
         conn.private["phoenix_origin_checked"] = self.upgrade.checks
         origin = conn._req_header("origin")
+        conn.put_resp_header("access-control-allow-origin", origin or "*")
         if origin:
-            conn.put_resp_header("access-control-allow-origin", origin)
             conn.put_resp_header("vary", "origin")
         if conn.method == "OPTIONS":
             wanted = conn._req_header("access-control-request-headers")
@@ -9442,46 +9901,59 @@ class _LongPollPlug:
             return conn.put_resp_header("access-control-max-age", "3600").send_resp(200, "")
         token = conn.query_params.get("token") or conn._req_header("x-phoenix-longpoll-token")
         poll = self.mount.polls.get(token) if isinstance(token, str) else None
-        if conn.method == "POST":
-            return conn.json({"status": await self._publish(conn, poll)})
+        return self._publish(conn, poll) if conn.method == "POST" else self._poll(conn, poll)
+
+    async def _poll(self, conn: Any, poll: _LongPoll | None) -> Any:
         if poll is None:
             return await self._open(conn)
-        messages = await poll.poll()
-        status = 410 if poll.session.closed and not messages else 200 if messages else 204
+        messages = await poll.poll(conn.adapter)
+        status = 200 if messages else 410 if poll.session.closed else 204
         return conn.json({"status": status, "token": poll.token, "messages": messages})
 
     async def _open(self, conn: Any) -> Any:
         serializer = _serializer_for(conn)
         conn.private["phoenix_auth_token"] = conn._req_header("x-phoenix-authtoken") or None
-        session = None if serializer is None else await self.mount.connect(conn, serializer)
+        session = None if serializer is None else self.mount.connect(conn, serializer)
+        if not self.mount.connects_at_once and session is not None:
+            session = await session
         if session is None:
             return conn.json({"status": 403})
-        poll = _LongPoll(self.mount, session, conn.adapter.server.loop, conn.adapter.server)
+        poll = _LongPoll(self.mount, session, conn.adapter)
         return conn.json({"status": 410, "token": poll.token, "messages": []})
 
-    async def _publish(self, conn: Any, poll: _LongPoll | None) -> int:
-        if poll is None or poll.session.closed:
-            return 410
-        poll._keep_alive()
-        body = (await conn.body.read(10_000_000)).decode("utf-8", "replace")
-        lines = [body]
-        if conn._req_header("content-type").startswith("application/x-ndjson"):
-            lines = [line.rstrip("\r") for line in body.split("\n") if line.strip()][:100]
-        for line in lines:
-            text = line.startswith(("[", "{"))
-            poll.session.received(line if text else a2b_base64(line + "=" * (-len(line) % 4)))
-        return 200
+    async def _publish(self, conn: Any, poll: _LongPoll | None) -> Any:
+        if poll is None:
+            return conn.json({"status": 410})
+        async with poll.turn:
+            poll.keep_alive()
+            body = await _sent_text(conn, 10_000_000)
+            lines = [body]
+            if conn._req_header("content-type").startswith("application/x-ndjson"):
+                lines = [line for line in body.replace(b"\r\n", b"\n").split(b"\n") if line][:100]
+            for line in lines:
+                poll.session.received(_posted_message(line))
+            poll.keep_alive()
+        return conn.json({"status": 410 if poll.session.closed else 200})
+
+
+def _posted_message(line: bytes) -> str | bytes:
+    """Return what one line of a POST says: JSON as text, and in base64 a binary frame."""
+    try:
+        return line.decode() if line[:1] in (b"[", b"{") else a2b_base64(line + b"=" * (-len(line) % 4))
+    except ValueError:
+        return b""  # which is no message
 
 
 class _OldPollPlug:
     """``<mount>/poll``: the long poll of Phoenix 0.7. POST opens, GET waits, PUT sends one message."""
 
     cookie = "_phoenix_poll"
+    takes_body = True
 
-    def __init__(self, mount: _Mount) -> None:
+    def __init__(self, mount: _Mount, upgrade: _Upgrade) -> None:
         self.mount = mount
+        self.upgrade = upgrade
         self.__name__ = "poll"
-        self.upgrade = _Upgrade(mount.options)
 
     def __call__(self, conn: Any) -> Any:
         return self._answer(conn)
@@ -9490,33 +9962,48 @@ class _OldPollPlug:
         conn.put_resp_header("cache-control", "no-store")
         if not self.upgrade.allows(conn):
             return conn.send_resp(403, "")
+        conn.private["phoenix_origin_checked"] = self.upgrade.checks
         if conn.method == "POST":
-            session = await self.mount.connect(conn, _V07)
+            session = self.mount.connect(conn, _V07)
+            if not self.mount.connects_at_once:
+                session = await session
             if session is None:
                 return conn.send_resp(403, "")
-            poll = _LongPoll(self.mount, session, conn.adapter.server.loop, conn.adapter.server)
-            return conn.put_resp_cookie(self.cookie, poll.token, same_site="Lax").send_resp(200, "")
+            poll = _LongPoll(self.mount, session, conn.adapter)
+            conn.put_resp_cookie(self.cookie, poll.token, path=conn.request_path, same_site="Lax")
+            return conn.send_resp(200, "")
         known = self.mount.polls.get(conn.req_cookies.get(self.cookie, ""))
         if known is None:
             return conn.send_resp(410, "")
         if conn.method == "PUT":
             return await self._dispatch(conn, known)
-        messages = await known.poll()
+        messages = await known.poll(conn.adapter)
         if not messages:
             return conn.send_resp(410 if known.session.closed else 204, "")
         return conn.put_resp_content_type("application/json").send_resp(200, f"[{','.join(messages)}]")
 
     async def _dispatch(self, conn: Any, poll: _LongPoll) -> Any:
-        poll._keep_alive()
-        text = encode_json(conn.body_params) if conn.body_params else (await conn.body.read(1_000_000)).decode()
-        try:
-            _, _, topic, event, _ = _V07.decode(text)
-        except (ValueError, TypeError, ChannelError):
-            return conn.send_resp(400, "")
-        joined = topic in poll.session.sockets or topic == "phoenix:conn"
-        poll.session.received(text)
-        ok = topic in poll.session.sockets if event == "phx_join" else joined
-        return conn.send_resp(200 if ok else 401, "")
+        """Hand one message to its channel; 401 says that its topic is not joined, or that the join was refused."""
+        async with poll.turn:
+            poll.keep_alive()
+            try:
+                text = (await _sent_text(conn, 1_000_000)).decode()
+                _, _, topic, event, _ = _V07.decode(text)
+            except (ValueError, TypeError, ChannelError):
+                return conn.send_resp(400, "")
+            session = poll.session
+            known = topic == "phoenix:conn" or event == "phx_join" or topic in session.sockets
+            session.received(text)
+            found = session.sockets.get(topic)
+            if found is not None and not found.joined:
+                settled = poll.loop.create_future()
+                found._finally(_resolve, settled)
+                await settled
+                known = topic in session.sockets
+            elif event == "phx_join":
+                known = found is not None
+            poll.keep_alive()
+        return conn.send_resp(200 if known else 401, "")
 
 
 # ==========================================================================================
@@ -10588,12 +11075,13 @@ _TEXT_PLAIN = ("text/plain; charset=utf-8",)
 class _WebSocketWire:
     """Carry bytes between a transport and the WebSocket parser, and messages to a handler.
 
-    It takes the place of the connection whose request became a WebSocket, and is the wire of chapter 12.
+    It takes the place of the connection whose request became a WebSocket, and is the wire of chapter 12. It stays
+    until the last callback of its handler has ended, so that a server that stops can wait for them.
     """
 
     __slots__ = (
         "server", "transport", "loop", "thread", "parser", "closing", "deflate", "handler", "deadline", "idle",
-        "ping_interval", "pinged", "writing_paused", "drainer", "over",
+        "ping_interval", "pinged", "owed_pong", "reading_paused", "writing_paused", "drainers", "over", "lost", "kept",
     )  # fmt: skip
 
     encode = staticmethod(_serialize_message)
@@ -10610,18 +11098,23 @@ class _WebSocketWire:
         self.ping_interval = upgraded.ping_interval
         self.idle = upgraded.idle or self.ping_interval or _NEVER
         self.pinged = False
+        self.owed_pong = b""  # waits until the client reads
         self.deadline = server.now + self.idle
-        self.writing_paused = False
-        self.drainer: Any = None
+        self.reading_paused = self.writing_paused = False
+        self.drainers: list[Any] = []  # futures of those who wait for the client to read
         self.over = False  # the handler was told that it ended
+        self.lost = False
+        self.kept: set[Any] | None = None  # what runs callbacks
         if self.handler.cuts_slow_readers:
             transport.set_write_buffer_limits(high=_MAX_UNSENT)
+        transport.resume_reading()
 
     # --- What asyncio calls -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self.deadline = self.server.now + self.idle
-        self.pinged = False
+        if not self.over:
+            self.deadline = self.server.now + self.idle
+            self.pinged = False
         received = self.handler.received
         for event in self.parser.receive_data(data):
             if event.__class__ is str or event.__class__ is bytes:
@@ -10633,48 +11126,57 @@ class _WebSocketWire:
                     logger.exception("handling a WebSocket message raised an error")
                     self.close(1011, "internal error")
             else:
-                answer = self.closing.answer(event)
-                if answer:
-                    self.transport.write(answer)
-                if not self.closing.is_open:
-                    self._end("closed")
+                self._control(event)
         if self.closing.should_drop:
             self._drop()
+
+    def _control(self, event: Any) -> None:
+        answer = self.closing.answer(event)
+        if answer and self.writing_paused and isinstance(event, _Ping):
+            self.owed_pong = answer  # the latest is enough (RFC 6455 §5.5.3), and they do not pile up
+        elif answer:
+            self.transport.write(answer)
+        if not self.closing.is_open:
+            self._end()
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.server.connections.discard(self)
-        self._end("closed")
-        if self.drainer is not None and not self.drainer.done():
-            self.drainer.set_exception(ClientDisconnected())
-        self.server.check_drained()
+        self.lost = True
+        self._end()
+        self.deadline = _NEVER
+        self._leave_server()
 
     def pause_writing(self) -> None:
-        if self.handler.cuts_slow_readers:
-            logger.warning("a client did not keep up: %d bytes waited for it, it is cut off", _MAX_UNSENT)
-            self.server.cut_off += 1
-            self.close(1013, "too slow")
         self.writing_paused = True
+        if self.handler.cuts_slow_readers and not self.over:
+            logger.warning("a client did not keep up: %d bytes waited for it, it is cut off", _MAX_UNSENT)
+            self.cut_off()
 
     def resume_writing(self) -> None:
         self.writing_paused = False
-        if self.drainer is not None and not self.drainer.done():
-            self.drainer.set_result(None)
+        pong, self.owed_pong = self.owed_pong, b""
+        if pong:
+            self.write(pong)
+        for drainer in self.drainers:
+            if not drainer.done():
+                drainer.set_result(None)
 
     def stop(self) -> None:
         """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
         self.close(1001, "going away")
 
     def abort(self) -> None:
-        """Close now."""
+        """Close now; what was not sent is lost."""
         self.transport.abort()
 
     def timed_out(self) -> None:
         """Nothing has come for too long."""
-        if not self.closing.is_open or self.pinged:
+        if self.over or self.pinged:
             self.transport.abort()
+        elif self.reading_paused:
+            self.deadline = self.server.now + self.idle  # it is us who do not read
         elif self.ping_interval is not None:
             self.pinged = True
             self.deadline = self.server.now + self.ping_interval
@@ -10686,45 +11188,85 @@ class _WebSocketWire:
 
     def write(self, frame: bytes) -> None:
         """Send bytes that are a frame already."""
-        self.transport.write(frame)
+        if not self.over:
+            self.transport.write(frame)
 
     def encode_own(self, message: str | bytes) -> bytes:
         """Return the frame of a message to this client alone, compressed if that was agreed."""
         return _serialize_message(message, self.deflate)
 
     def ping(self, payload: bytes) -> None:
-        if self.closing.is_open:
-            self.transport.write(_serialize_frame(9, payload))
+        self.write(_serialize_frame(_PING, payload))
 
     def close(self, code: int, reason: str) -> None:
         """Begin the close handshake; a client that does not answer is dropped."""
         if self.closing.is_open:
-            self.transport.write(self.closing.close(code, reason))
-            self.deadline = self.server.now + 2
-            self._end("closed")
+            frame = self.closing.close(code, reason)
+            if not self.lost:
+                self.transport.write(frame)
+            self._end()
 
-    def _end(self, reason: str) -> None:
-        if not self.over:
-            self.over = True
-            self.handler.ended(reason, self.closing.code)
+    def cut_off(self) -> None:
+        """Part with a client that does not keep up."""
+        self.server.cut_off += 1
+        self.close(1013, "too slow")
+
+    def _end(self) -> None:
+        """There will be no more messages."""
+        if self.over:
+            return
+        self.over = True
+        self.deadline = self.server.now + 2  # for the client's close frame, and the end of its stream
+        self.resume_reading()
+        for drainer in self.drainers:
+            if not drainer.done():
+                drainer.set_exception(ClientDisconnected(f"the WebSocket was closed with {self.closing.code}"))
+        self.handler.ended("closed", self.closing.code)
 
     def _drop(self) -> None:
-        self.deadline = self.server.now + 2
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
     async def drain(self) -> None:
+        """Wait until the client has read. Raises ``ClientDisconnected`` when it will not."""
         if self.writing_paused and not self.over:
-            self.drainer = self.loop.create_future()
-            await self.drainer
+            drainer = self.loop.create_future()
+            self.drainers.append(drainer)
+            try:
+                await drainer
+            finally:
+                self.drainers.remove(drainer)
 
     def pause_reading(self) -> None:
-        self.transport.pause_reading()
+        if not self.over:
+            self.reading_paused = True
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        self.transport.resume_reading()
+        if self.reading_paused:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    # --- Callbacks that are at work -----------------------------------------------------------
+
+    def keep(self, worker: Any) -> None:
+        """Hold on to *worker* while a callback of it runs: asyncio itself forgets tasks that nobody holds."""
+        if self.kept is None:
+            self.kept = set()
+        self.kept.add(worker)
+
+    def release(self, worker: Any) -> None:
+        if self.kept is not None:
+            self.kept.discard(worker)
+            if self.lost:
+                self._leave_server()
+
+    def _leave_server(self) -> None:
+        if not self.kept:
+            self.server.connections.discard(self)
+            self.server.check_drained()
 
     def create_task(self, coroutine: Any) -> Any:
         return self.server.create_task(coroutine)
@@ -12242,6 +12784,10 @@ class Endpoint(metaclass=_Recording):
 
     def _stopped(self, server: Server) -> None:
         self._children.stop()
+        for router in (self.router, *getattr(self.router, "_forwards", ())):
+            for route in getattr(router, "routes", ()):
+                if isinstance(route.plug, _LongPollPlug):
+                    route.plug.mount.stop()
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until SIGINT or SIGTERM; then let open requests end, and return."""
@@ -12319,9 +12865,9 @@ def _compile_views(view: type[View]) -> None:
 
 
 def _raw_forwards(router: Any) -> tuple[str, ...]:
-    """Return the paths that go to applications which read request bodies themselves."""
-    forwards = [route for route in getattr(router, "routes", ()) if isinstance(route.plug, _Forward)]
-    return tuple(route.path.rstrip("/") + "/" for route in forwards if route.plug.takes_body)
+    """Return the paths that go to plugs which read request bodies themselves: applications, and long polls."""
+    readers = [route for route in getattr(router, "routes", ()) if getattr(route.plug, "takes_body", False) is True]
+    return tuple({route.path.rstrip("/") + "/": None for route in readers})
 
 # ==========================================================================================
 # 16. Testing                                                    depends on: all that is above
@@ -12754,7 +13300,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run a command, ``main(["routes", "app:Router"])``, by default that of the command line. Return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run_command(words)
+        code = _run_command(words)
+        sys.stdout.flush()
+        return code
     except _Refused as refused:
         print(_coloured("31", "phoenix:", sys.stderr), refused, file=sys.stderr)
         if refused.line:

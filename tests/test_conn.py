@@ -9,12 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import phoenix
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import Serving
-
-import phoenix
 from phoenix import (
     Adapter,
     AlreadySentError,
@@ -28,6 +26,8 @@ from phoenix import (
     RequestTooLargeError,
     parse_cookie_header,
 )
+
+from serving import Serving
 
 SENT: list[Callable[[Conn], Conn]] = [
     lambda conn: conn.send_resp(200, "x"),
@@ -49,8 +49,21 @@ def test_a_fresh_conn_holds_a_request_and_no_response_yet() -> None:
     assert (conn.method, conn.request_path, conn.query_string, conn.scheme, conn.host, conn.port, conn.remote_ip) == (
         "GET", "/", "", "http", "localhost", 80, "127.0.0.1",
     )  # fmt: skip
-    assert (conn.path_info, list(conn.script_name), conn.path_params, conn.req_headers, conn.req_cookies) == ([], [], {}, [], {})
-    assert (conn.status, conn.resp_body, conn.state, conn.halted, conn.assigns, conn.private) == (None, None, "unset", False, {}, {})
+    assert (conn.path_info, list(conn.script_name), conn.path_params, conn.req_headers, conn.req_cookies) == (
+        [],
+        [],
+        {},
+        [],
+        {},
+    )
+    assert (conn.status, conn.resp_body, conn.state, conn.halted, conn.assigns, conn.private) == (
+        None,
+        None,
+        "unset",
+        False,
+        {},
+        {},
+    )
     assert conn.resp_headers == [("cache-control", "max-age=0, private, must-revalidate")]
 
 
@@ -58,7 +71,17 @@ def test_the_fields_of_the_request_are_those_the_client_sent() -> None:
     seen: dict[str, Any] = {}
 
     def look(conn: Conn) -> Conn:
-        for name in ("method", "request_path", "query_string", "scheme", "host", "port", "remote_ip", "path_info", "req_cookies"):
+        for name in (
+            "method",
+            "request_path",
+            "query_string",
+            "scheme",
+            "host",
+            "port",
+            "remote_ip",
+            "path_info",
+            "req_cookies",
+        ):
             seen[name] = getattr(conn, name)
         seen["headers"] = conn.req_headers
         return conn.text("ok")
@@ -68,9 +91,16 @@ def test_the_fields_of_the_request_are_those_the_client_sent() -> None:
     headers = seen.pop("headers")
     assert ("x-foo", "Bar") in headers and ("host", "example.com:81") in headers
     assert seen == {
-        "method": "GET", "request_path": "/a//b/", "query_string": "x=1&y", "scheme": "http", "host": "example.com", "port": 81,
-        "remote_ip": "127.0.0.1", "path_info": ["a", "b"], "req_cookies": {"a": "1", "b": "2"},
-    }  # fmt: skip
+        "method": "GET",
+        "request_path": "/a//b/",
+        "query_string": "x=1&y",
+        "scheme": "http",
+        "host": "example.com",
+        "port": 81,
+        "remote_ip": "127.0.0.1",
+        "path_info": ["a", "b"],
+        "req_cookies": {"a": "1", "b": "2"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -107,7 +137,12 @@ def test_request_headers_are_read_under_any_spelling_and_all_values_are_given() 
 
 def test_changing_a_request_header_leaves_what_other_requests_of_the_client_share() -> None:
     shared = {"accept": ["text/html"], "x-gone": ["1"]}
-    conn = Conn(req_headers=shared).put_req_header("Accept", "text/plain").put_req_header("x-new", "2").delete_req_header("X-Gone")
+    conn = (
+        Conn(req_headers=shared)
+        .put_req_header("Accept", "text/plain")
+        .put_req_header("x-new", "2")
+        .delete_req_header("X-Gone")
+    )
     assert conn.req_headers == [("accept", "text/plain"), ("x-new", "2")]
     assert shared == {"accept": ["text/html"], "x-gone": ["1"]}
 
@@ -138,11 +173,23 @@ def test_cookies_are_read_again_when_their_header_is_changed() -> None:
 @pytest.mark.parametrize(
     "header, cookies",
     [
-        ("", {}), ("a=1", {"a": "1"}), ("a=1;b=2", {"a": "1", "b": "2"}), ("a=1; \tb=2 ", {"a": "1", "b": "2"}),
-        ("a=1; a=2", {"a": "1"}), ("a", {}), ("=1", {}), ("a=", {"a": ""}), ("a=b=c", {"a": "b=c"}), ("a b=1; c=2", {"c": "2"}),
-        ("a=\t1; b=2", {"b": "2"}), ("a=1, b=2", {"a": "1, b=2"}), ("$a=1", {"$a": "1"}), ('a="1"', {"a": '"1"'}), (";;", {}),
+        ("", {}),
+        ("a=1", {"a": "1"}),
+        ("a=1;b=2", {"a": "1", "b": "2"}),
+        ("a=1; \tb=2 ", {"a": "1", "b": "2"}),
+        ("a=1; a=2", {"a": "1"}),
+        ("a", {}),
+        ("=1", {}),
+        ("a=", {"a": ""}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a b=1; c=2", {"c": "2"}),
+        ("a=\t1; b=2", {"b": "2"}),
+        ("a=1, b=2", {"a": "1, b=2"}),
+        ("$a=1", {"$a": "1"}),
+        ('a="1"', {"a": '"1"'}),
+        (";;", {}),
     ],
-)  # fmt: skip
+)
 def test_a_cookie_header_is_read_by_the_rules_of_browsers(header: str, cookies: dict[str, str]) -> None:
     assert parse_cookie_header(header) == cookies
 
@@ -167,7 +214,9 @@ def test_several_cookie_headers_are_read_as_one() -> None:
 
 def test_the_view_of_all_cookies_follows_what_the_response_sets_and_deletes() -> None:
     conn = Conn(req_headers={"cookie": ["a=1; b=2"]})
-    conn.put_resp_cookie("b", "3").put_resp_cookie("c", "4", max_age=0).put_resp_cookie("d", "5", max_age=-7).delete_resp_cookie("a")
+    conn.put_resp_cookie("b", "3").put_resp_cookie("c", "4", max_age=0).put_resp_cookie(
+        "d", "5", max_age=-7
+    ).delete_resp_cookie("a")
     assert conn.cookies == {"b": "3"}
     assert conn.req_cookies == {"a": "1", "b": "2"}
     assert conn.put_resp_cookie("a", "6").cookies == {"a": "6", "b": "3"}
@@ -198,8 +247,8 @@ def wire_cookies(conn: Conn) -> list[str]:
         ({"max_age": 60}, "foo=baz; path=/; expires=Thu, 01 Jan 1970 00:01:05 GMT; max-age=60; HttpOnly"),
         (
             {"max_age": 86_400, "domain": "x.y", "same_site": "Strict", "extra": "Priority=High"},
-            "foo=baz; path=/; domain=x.y; expires=Fri, 02 Jan 1970 00:00:05 GMT; max-age=86400; HttpOnly;"
-            " SameSite=Strict; Priority=High",
+            "foo=baz; path=/; domain=x.y; expires=Fri, 02 Jan 1970 00:00:05 GMT; max-age=86400; HttpOnly; "
+            + "SameSite=Strict; Priority=High",
         ),
     ],
 )
@@ -313,7 +362,9 @@ def test_a_header_is_deleted_with_all_its_values() -> None:
 
 def test_a_content_type_has_a_charset_unless_it_is_given_none() -> None:
     assert headers_of(Conn().put_resp_content_type("text/html")) == {"content-type": ["text/html; charset=utf-8"]}
-    assert headers_of(Conn().put_resp_content_type("text/html", charset="latin-1")) == {"content-type": ["text/html; charset=latin-1"]}
+    assert headers_of(Conn().put_resp_content_type("text/html", charset="latin-1")) == {
+        "content-type": ["text/html; charset=latin-1"]
+    }
     assert headers_of(Conn().put_resp_content_type("image/png", charset=None)) == {"content-type": ["image/png"]}
 
 
@@ -322,15 +373,21 @@ WAYS_TO_SET_A_HEADER: list[Callable[[Conn, str, str], Conn]] = [
     lambda conn, name, value: conn.prepend_resp_headers([(name, value)]),
     lambda conn, name, value: conn.merge_resp_headers({name: value}),
     lambda conn, name, value: conn.update_resp_header(name, value, str),
-    lambda conn, name, value: conn.put_resp_header(name if name != "x" else "x", "1").update_resp_header(name, "", lambda _: value),
+    lambda conn, name, value: conn.put_resp_header(name if name != "x" else "x", "1").update_resp_header(
+        name, "", lambda _: value
+    ),
     lambda conn, name, value: conn.put_req_header(name, value),
     lambda conn, name, value: conn.put_secure_browser_headers({name: value}),
 ]
 
 
 @pytest.mark.parametrize("put", WAYS_TO_SET_A_HEADER)
-@pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\rb", "a\0b", "\x7f", "\x1b[0m", "snow\u2603", "\u010d\u010a"])
-def test_a_header_value_that_could_become_something_else_is_refused(put: Callable[[Conn, str, str], Conn], value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["a\r\nx-evil: 1", "a\nb", "a\rb", "a\0b", "\x7f", "\x1b[0m", "snow\u2603", "\u010d\u010a"]
+)
+def test_a_header_value_that_could_become_something_else_is_refused(
+    put: Callable[[Conn, str, str], Conn], value: str
+) -> None:
     conn = Conn()
     with pytest.raises(InvalidHeaderError, match="the value of header 'x' holds"):
         put(conn, "x", value)
@@ -362,7 +419,9 @@ def test_a_content_type_cannot_add_headers(content_type: str) -> None:
         Conn().put_resp_content_type("text/html", charset=content_type)
 
 
-@pytest.mark.parametrize("location", ["/a\r\nx-evil: 1", "/a\nb", "/a\0b", "/\t/evil.com", "/\\evil.com", "//evil.com", "https://evil.com"])
+@pytest.mark.parametrize(
+    "location", ["/a\r\nx-evil: 1", "/a\nb", "/a\0b", "/\t/evil.com", "/\\evil.com", "//evil.com", "https://evil.com"]
+)
 def test_a_redirect_cannot_add_headers_or_leave_the_site(location: str) -> None:
     conn = Conn()
     with pytest.raises(ArgumentError):
@@ -370,7 +429,9 @@ def test_a_redirect_cannot_add_headers_or_leave_the_site(location: str) -> None:
     assert conn.state == "unset"
 
 
-@pytest.mark.parametrize("external", ["https://example.com/\r\nx-evil: 1", "https://example.com/\0", "https://example.com/\n"])
+@pytest.mark.parametrize(
+    "external", ["https://example.com/\r\nx-evil: 1", "https://example.com/\0", "https://example.com/\n"]
+)
 def test_an_external_redirect_cannot_add_headers(external: str) -> None:
     try:
         conn = Conn().redirect(external=external)
@@ -398,7 +459,13 @@ def test_a_status_can_hold_nothing_but_a_status(status: Any) -> None:
 
 
 def test_assigns_are_stored_in_three_ways() -> None:
-    conn = Conn().assign("title", "Hi").assign(user="Ann", key="k").assign({"page": 2}, value=3).merge_assigns({"a": 1}, b=2)
+    conn = (
+        Conn()
+        .assign("title", "Hi")
+        .assign(user="Ann", key="k")
+        .assign({"page": 2}, value=3)
+        .merge_assigns({"a": 1}, b=2)
+    )
     assert conn.assigns == {"title": "Hi", "user": "Ann", "key": "k", "page": 2, "value": 3, "a": 1, "b": 2}
 
 
@@ -441,10 +508,15 @@ def test_a_response_is_unset_then_set_then_sent() -> None:
 @pytest.mark.parametrize(
     "body, kept",
     [
-        ("text", "text"), ("", ""), (b"bytes", b"bytes"), (["a", b"b", "é"], "abé".encode()), ((), b""), (bytearray(b"x"), b"x"),
+        ("text", "text"),
+        ("", ""),
+        (b"bytes", b"bytes"),
+        (["a", b"b", "é"], "abé".encode()),
+        ((), b""),
+        (bytearray(b"x"), b"x"),
         (memoryview(b"x"), b"x"),
     ],
-)  # fmt: skip
+)
 def test_a_body_is_text_or_bytes_or_a_list_of_them(body: Any, kept: str | bytes) -> None:
     assert Conn().resp(200, body).resp_body == kept
 
@@ -478,17 +550,30 @@ def test_a_response_that_was_not_set_cannot_be_sent() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda conn: conn.put_status(404), lambda conn: conn.resp(200, ""), lambda conn: conn.send_resp(200, ""),
-        lambda conn: conn.send_resp(), lambda conn: conn.send_file(200, __file__), lambda conn: conn.send_chunked(200),
-        lambda conn: conn.put_resp_header("a", "b"), lambda conn: conn.delete_resp_header("a"),
-        lambda conn: conn.prepend_resp_headers([("a", "b")]), lambda conn: conn.merge_resp_headers({"a": "b"}),
-        lambda conn: conn.update_resp_header("a", "b", str), lambda conn: conn.put_resp_content_type("text/html"),
-        lambda conn: conn.put_resp_cookie("a", "b"), lambda conn: conn.delete_resp_cookie("a"),
-        lambda conn: conn.register_before_send(lambda conn: conn), lambda conn: conn.text("x"), lambda conn: conn.html("x"),
-        lambda conn: conn.json({}), lambda conn: conn.redirect(to="/"), lambda conn: conn.put_req_header("a", "b"),
-        lambda conn: conn.delete_req_header("a"), lambda conn: conn.put_secure_browser_headers(),
+        lambda conn: conn.put_status(404),
+        lambda conn: conn.resp(200, ""),
+        lambda conn: conn.send_resp(200, ""),
+        lambda conn: conn.send_resp(),
+        lambda conn: conn.send_file(200, __file__),
+        lambda conn: conn.send_chunked(200),
+        lambda conn: conn.put_resp_header("a", "b"),
+        lambda conn: conn.delete_resp_header("a"),
+        lambda conn: conn.prepend_resp_headers([("a", "b")]),
+        lambda conn: conn.merge_resp_headers({"a": "b"}),
+        lambda conn: conn.update_resp_header("a", "b", str),
+        lambda conn: conn.put_resp_content_type("text/html"),
+        lambda conn: conn.put_resp_cookie("a", "b"),
+        lambda conn: conn.delete_resp_cookie("a"),
+        lambda conn: conn.register_before_send(lambda conn: conn),
+        lambda conn: conn.text("x"),
+        lambda conn: conn.html("x"),
+        lambda conn: conn.json({}),
+        lambda conn: conn.redirect(to="/"),
+        lambda conn: conn.put_req_header("a", "b"),
+        lambda conn: conn.delete_req_header("a"),
+        lambda conn: conn.put_secure_browser_headers(),
     ],
-)  # fmt: skip
+)
 def test_what_was_sent_cannot_be_changed(send: Callable[[Conn], Conn], change: Callable[[Conn], Conn]) -> None:
     conn = send(Conn())
     before = (conn.state, conn.status, conn.resp_body, conn.resp_headers)
@@ -517,7 +602,9 @@ def test_a_response_that_was_only_set_is_sent_by_the_server() -> None:
 
 def test_what_a_handler_put_into_headers_and_cookies_arrives() -> None:
     def answer(conn: Conn) -> Conn:
-        conn.prepend_resp_headers([("x", "1"), ("x", "2")]).put_resp_cookie("a", "1").put_resp_cookie("b", "2", http_only=False)
+        conn.prepend_resp_headers([("x", "1"), ("x", "2")]).put_resp_cookie("a", "1").put_resp_cookie(
+            "b", "2", http_only=False
+        )
         return conn.put_status("created").text("é")
 
     with Serving(answered_by(answer)) as server:
@@ -609,7 +696,9 @@ def test_when_a_callback_raises_the_others_still_see_the_error_page() -> None:
     def fail(conn: Conn) -> Conn:
         raise ValueError("no")
 
-    conn = answered_by(lambda conn: conn.register_before_send(note).register_before_send(fail).text("x")).test().get("/")
+    conn = (
+        answered_by(lambda conn: conn.register_before_send(note).register_before_send(fail).text("x")).test().get("/")
+    )
     assert (conn.status, statuses) == (500, [500])
 
 
@@ -626,10 +715,16 @@ def digits(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "offset, length, sent",
     [
-        (0, None, b"0123456789"), (3, None, b"3456789"), (0, 4, b"0123"), (3, 4, b"3456"), (8, 50, b"89"), (10, None, b""),
-        (50, None, b""), (0, 0, b""),
+        (0, None, b"0123456789"),
+        (3, None, b"3456789"),
+        (0, 4, b"0123"),
+        (3, 4, b"3456"),
+        (8, 50, b"89"),
+        (10, None, b""),
+        (50, None, b""),
+        (0, 0, b""),
     ],
-)  # fmt: skip
+)
 def test_a_file_or_a_part_of_it_is_sent(digits: Path, offset: int, length: int | None, sent: bytes) -> None:
     def answer(conn: Conn) -> Conn:
         return conn.put_resp_content_type("text/plain").send_file(200, digits, offset, length)
@@ -775,7 +870,10 @@ def test_a_body_is_read_in_every_manner(plug: Callable[[Any], Any], body: bytes)
 
 
 def test_a_body_over_the_limit_answers_413() -> None:
-    with Serving(answered_by(lambda conn: conn.send_resp(200, conn.read_body(length=4)))) as server, server.client() as client:
+    with (
+        Serving(answered_by(lambda conn: conn.send_resp(200, conn.read_body(length=4)))) as server,
+        server.client() as client,
+    ):
         assert client.send("POST", "/", b"hello", {"content-type": "application/x-mine"}).status == 413
 
 

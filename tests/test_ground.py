@@ -12,11 +12,10 @@ import pathlib
 import uuid
 from typing import Any
 
+import phoenix
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import phoenix
 from phoenix import (
     MIME,
     ArgumentError,
@@ -57,7 +56,11 @@ def test_every_error_belongs_to_one_family_and_carries_its_status(
 
 def test_every_public_error_of_the_module_is_in_the_family_and_has_a_status_of_an_error() -> None:
     public = [getattr(phoenix, name) for name in phoenix.__all__]
-    errors = [each for each in public if isinstance(each, type) and issubclass(each, Exception) and not issubclass(each, Warning)]
+    errors = [
+        each
+        for each in public
+        if isinstance(each, type) and issubclass(each, Exception) and not issubclass(each, Warning)
+    ]
     assert len(errors) > 15
     assert [error for error in errors if not issubclass(error, PhoenixError)] == []
     assert [error for error in errors if not 400 <= error.status <= 599] == []
@@ -96,7 +99,11 @@ STATUSES = [entry.strip().split(" ") for entry in NAMES.replace("\n", " ").split
 def test_a_status_has_a_name_that_is_its_phrase_in_snake_case(code: str, name: str) -> None:
     assert status_code(name) == status_code(int(code)) == int(code)
     phrase = reason_phrase(int(code)).lower()
-    assert phrase.replace("-", " ").replace("'", " ").replace(" ", "_") in (name, "i_m_a_teapot", "request_uri_too_long")
+    assert phrase.replace("-", " ").replace("'", " ").replace(" ", "_") in (
+        name,
+        "i_m_a_teapot",
+        "request_uri_too_long",
+    )
 
 
 def test_there_are_no_other_statuses() -> None:
@@ -149,18 +156,32 @@ def test_a_code_without_a_phrase_says_so() -> None:
 def clean_mime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget after the test what it registers."""
     monkeypatch.setattr(MIME, "_types", dict(MIME._types))
-    monkeypatch.setattr(MIME, "_extensions", {media_type: list(known) for media_type, known in MIME._extensions.items()})
+    monkeypatch.setattr(
+        MIME, "_extensions", {media_type: list(known) for media_type, known in MIME._extensions.items()}
+    )
 
 
 @pytest.mark.parametrize(
     "format, media_type",
     [
-        ("html", "text/html"), ("htm", "text/html"), ("json", "application/json"), ("js", "text/javascript"),
-        ("css", "text/css"), ("text", "text/plain"), ("txt", "text/plain"), ("xml", "text/xml"), ("svg", "image/svg+xml"),
-        ("png", "image/png"), ("jpg", "image/jpeg"), ("pdf", "application/pdf"), ("wasm", "application/wasm"),
-        ("woff2", "font/woff2"), ("JSON", "application/json"), ("nothing", "application/octet-stream"),
+        ("html", "text/html"),
+        ("htm", "text/html"),
+        ("json", "application/json"),
+        ("js", "text/javascript"),
+        ("css", "text/css"),
+        ("text", "text/plain"),
+        ("txt", "text/plain"),
+        ("xml", "text/xml"),
+        ("svg", "image/svg+xml"),
+        ("png", "image/png"),
+        ("jpg", "image/jpeg"),
+        ("pdf", "application/pdf"),
+        ("wasm", "application/wasm"),
+        ("woff2", "font/woff2"),
+        ("JSON", "application/json"),
+        ("nothing", "application/octet-stream"),
     ],
-)  # fmt: skip
+)
 def test_a_format_has_a_media_type(format: str, media_type: str) -> None:
     assert MIME.type(format) == media_type
 
@@ -296,7 +317,7 @@ def test_json_is_what_the_standard_library_writes_without_spaces(data: Any) -> N
 def test_without_the_encoder_in_c_json_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json.encoder, "c_make_encoder", None)
     write = phoenix._json_writer(phoenix._json_default)
-    data = {"a": [1, None, True, "é\"\n"], "d": datetime.date(2015, 1, 2)}
+    data = {"a": [1, None, True, 'é"\n'], "d": datetime.date(2015, 1, 2)}
     assert write(data) == encode_json(data) == '{"a":[1,null,true,"é\\"\\n"],"d":"2015-01-02"}'
 
 

@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-import doctest
+import asyncio
 import io
+import json
 import os
 import random
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import phoenix
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-import phoenix
 from phoenix import (
+    Adapter,
     ArgumentError,
     BadEncodingError,
     BadRequestError,
+    Conn,
+    Endpoint,
     InvalidQueryError,
     MissingParamError,
     MultipartParser,
     Params,
     ParseError,
+    Parsers,
     PhoenixError,
     RequestTooLargeError,
     UnsupportedMediaTypeError,
     Upload,
     decode_query,
     encode_query,
+    get,
+    head_as_get,
+    method_override,
     parse_content_type,
     parse_cookie_header,
     parse_json,
+    post,
     scrub,
 )
+
+from serving import Serving
+
+
+@pytest.fixture(autouse=True)
+def no_temporary_file_is_left(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("uploads")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
 
 # --- Errors -------------------------------------------------------------------------------
 
@@ -240,13 +262,7 @@ NUMBERS_ARE_NAMES: Queries = [("x[0]=a&x[1]=b", {"x": {"0": "a", "1": "b"}})]
 
 @pytest.mark.parametrize(
     "query, params",
-    SPLITTING
-    + ESCAPES
-    + PLAIN_KEYS
-    + STRUCTURED_KEYS
-    + THE_LAST_KIND_DECIDES
-    + MAPS_IN_LISTS
-    + NUMBERS_ARE_NAMES,
+    SPLITTING + ESCAPES + PLAIN_KEYS + STRUCTURED_KEYS + THE_LAST_KIND_DECIDES + MAPS_IN_LISTS + NUMBERS_ARE_NAMES,
 )
 def test_a_query_is_decoded_as_text_and_as_bytes(query: str, params: dict[str, Any]) -> None:
     assert decode_query(query) == params
@@ -297,9 +313,7 @@ def test_raw_and_escaped_bytes_of_one_character_belong_together() -> None:
 
 def test_too_many_fields_are_refused() -> None:
     assert len(decode_query("&".join(f"k{n}" for n in range(1000)))) == 1000
-    with pytest.raises(
-        RequestTooLargeError, match="^the request is too large: its query or form is over 1000 fields$"
-    ):
+    with pytest.raises(RequestTooLargeError, match="^the request is too large: its query or form is over 1000 fields$"):
         decode_query("&".join(f"k{n}" for n in range(1001)))
     with pytest.raises(RequestTooLargeError):
         decode_query("a&b&c", max_fields=2)
@@ -360,19 +374,13 @@ def _a_string_never_covers_a_container(pairs: list[tuple[str, str]]) -> bool:
     return not any(other != key and other.startswith(key + "[") for key in plain for other in plain)
 
 
-@given(
-    st.lists(st.tuples(KEYS, st.sampled_from("123")), max_size=12).filter(_a_string_never_covers_a_container)
-)
+@given(st.lists(st.tuples(KEYS, st.sampled_from("123")), max_size=12).filter(_a_string_never_covers_a_container))
 def test_mixed_kinds_come_out_as_the_rules_say(pairs: list[tuple[str, str]]) -> None:
     assert decode_query("&".join(f"{key}={value}" for key, value in pairs)) == as_the_rules_say(pairs)
 
 
 @given(
-    st.lists(
-        st.sampled_from(
-            ["x", "y", "[", "]", "][", "[]", "[a]", "=", "&", "%", "%5B", "%41", "+", "ż", "%C5%BC"]
-        )
-    )
+    st.lists(st.sampled_from(["x", "y", "[", "]", "][", "[]", "[a]", "=", "&", "%", "%5B", "%41", "+", "ż", "%C5%BC"]))
 )
 def test_any_text_is_decoded_or_refused(pieces: list[str]) -> None:
     try:
@@ -599,9 +607,7 @@ def test_the_message_of_a_parse_error_names_the_exception() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "body, byte", [(b'"\x8b"', 139), (b"\xff\xfe{\x00}\x00", 255), (b'"\xed\xa0\x80"', 237)]
-)
+@pytest.mark.parametrize("body, byte", [(b'"\x8b"', 139), (b"\xff\xfe{\x00}\x00", 255), (b'"\xed\xa0\x80"', 237)])
 def test_json_must_be_utf8(body: bytes, byte: int) -> None:
     with pytest.raises(BadEncodingError, match=f"invalid UTF-8 on JSON body, got byte {byte}") as caught:
         parse_json(body)
@@ -685,9 +691,7 @@ def test_a_saved_upload_has_the_permissions_of_any_new_file(tmp_path: Path) -> N
     assert (tmp_path / "saved").stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
-def test_closing_twice_or_after_a_move_does_no_harm(
-    tmp_path: Path, open_file: Callable[[], IO[bytes]]
-) -> None:
+def test_closing_twice_or_after_a_move_does_no_harm(tmp_path: Path, open_file: Callable[[], IO[bytes]]) -> None:
     upload = Upload("x", content=b"x", open_file=open_file)
     os.rename(upload.path, tmp_path / "moved")
     upload.close()
@@ -817,10 +821,7 @@ FORMS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "an empty file input of a list": (part('form-data; name="f[]"; filename=""', "", FILE) + END, {"f": []}),
     "the last of two values": (field("a", "1") + field("a", "2") + END, {"a": "2"}),
     "content that looks like a boundary": (
-        field(
-            "a", b"\r\n--\r\n----\r\n\r\n--" + BOUNDARY.encode()[:-1] + b"\r\n-\r\r\n\n--" + BOUNDARY.encode()
-        )
-        + END,
+        field("a", b"\r\n--\r\n----\r\n\r\n--" + BOUNDARY.encode()[:-1] + b"\r\n-\r\r\n\n--" + BOUNDARY.encode()) + END,
         {"a": "\r\n--\r\n----\r\n\r\n--" + BOUNDARY[:-1] + "\r\n-\r\r\n\n--" + BOUNDARY},
     ),
     "content of line breaks": (
@@ -1100,9 +1101,7 @@ def test_a_failed_request_leaves_no_file_behind(tmp_path: Path, open_file: Calla
     assert spooled(tmp_path) == []
 
 
-def test_an_upload_that_a_later_one_replaced_is_dropped_too(
-    tmp_path: Path, open_file: Callable[[], IO[bytes]]
-) -> None:
+def test_an_upload_that_a_later_one_replaced_is_dropped_too(tmp_path: Path, open_file: Callable[[], IO[bytes]]) -> None:
     parser = MultipartParser(BOUNDARY, open_file=open_file)
     parser.feed(part('form-data; name="f"; filename="a"', "x" * 100_000) * 2 + END)
     assert parser.finish()["f"].filename == "a" and spooled(tmp_path) == ["0", "1"]
@@ -1145,9 +1144,7 @@ ADVERSARIES = {
     "an epilogue that never ends": lambda n: END + (b"\r\n--" + BOUNDARY.encode()) * (n // 24),
     "many parts": lambda n: field("a", "1") * min(n // 80, 1000),
     "long headers": lambda n: part('form-data; name="a"', "1", "X: " + "y" * 8000) * (n // 8100),
-    "many short headers": lambda n: (
-        part('form-data; name="a"', "1", *(f"X{k}:" for k in range(1000))) * (n // 6000)
-    ),
+    "many short headers": lambda n: part('form-data; name="a"', "1", *(f"X{k}:" for k in range(1000))) * (n // 6000),
 }
 
 
@@ -1178,13 +1175,11 @@ def test_no_more_than_the_start_of_a_delimiter_waits_in_the_buffer() -> None:
 SAFE_NAMES = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='[]"\\%/'), min_size=1, max_size=10
 )
-CONTENTS = st.binary(max_size=200) | st.lists(
-    st.sampled_from([b"\r", b"\n", b"-", b"--", b"xyz", b"\r\n--xy"])
-).map(b"".join)
+CONTENTS = st.binary(max_size=200) | st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"xyz", b"\r\n--xy"])).map(
+    b"".join
+)
 FIELDS = st.lists(
-    st.tuples(
-        SAFE_NAMES, st.none() | SAFE_NAMES.filter(lambda name: name.strip() not in ("", ".", "..")), CONTENTS
-    ),
+    st.tuples(SAFE_NAMES, st.none() | SAFE_NAMES.filter(lambda name: name.strip() not in ("", ".", "..")), CONTENTS),
     max_size=5,
 )
 
@@ -1228,9 +1223,7 @@ def test_werkzeug_finds_the_same_in_a_form(fields: list[tuple[str, str | None, b
     fields = [field for field in fields if not re.search(rb"[\r\n]--xyz", field[2])]
     body = written(fields, "xyz")
     forms, files = formparser.MultiPartParser().parse(io.BytesIO(body), b"xyz", len(body))
-    theirs = dict(forms.items()) | {
-        k: (f.filename.strip(), f.content_type, f.read()) for k, f in files.items()
-    }
+    theirs = dict(forms.items()) | {k: (f.filename.strip(), f.content_type, f.read()) for k, f in files.items()}
     assert parse(body, "xyz") == theirs
 
 
@@ -1287,17 +1280,406 @@ def test_any_bytes_are_parsed_or_refused_and_the_cuts_do_not_matter(parts: list[
     assert outcome([body]) == outcome(parts) == outcome(pieces(body, *range(len(body))))
 
 
-# --- The examples in the docstrings -------------------------------------------------------
+# --- Conn: params -------------------------------------------------------------------------
 
 
-def test_the_examples_of_the_docstrings_are_true() -> None:  # DRAFT: one test for the whole file will do
-    assert doctest.testmod(phoenix).failed == 0
+def conn_with(query: str = "", body: dict[str, Any] | None = None, path: dict[str, Any] | None = None) -> Conn:
+    conn = Conn("POST", "/", query)
+    if body is not None:
+        conn._put_body_params(Params(body))
+    if path is not None:
+        conn._put_path_params(path)
+    return conn
 
 
-@pytest.fixture(autouse=True)
-def no_temporary_file_is_left() -> Iterator[None]:
-    import tempfile
+@pytest.mark.parametrize(
+    "query, body, path, params",
+    [
+        ("", None, None, {}),
+        ("a=1&b[c]=2", None, None, {"a": "1", "b": {"c": "2"}}),
+        ("a=1&b=1", {"b": "2"}, None, {"a": "1", "b": "2"}),
+        ("a=1&b=1", {"b": "2", "c": "2"}, {"c": "3"}, {"a": "1", "b": "2", "c": "3"}),
+        ("c=1", None, {"c": "3"}, {"c": "3"}),
+        ("a[x]=1", {"a": {"y": "2"}}, None, {"a": {"y": "2"}}),
+    ],
+)
+def test_the_path_wins_over_the_body_and_the_body_over_the_query(
+    query: str, body: dict[str, Any] | None, path: dict[str, Any] | None, params: dict[str, Any]
+) -> None:
+    conn = conn_with(query, body, path)
+    assert conn.params == params
+    assert (conn.query_params, conn.body_params, conn.path_params) == (decode_query(query), body or {}, path or {})
 
-    before = set(Path(tempfile.gettempdir()).glob("phoenix-upload-*"))
-    yield
-    assert set(Path(tempfile.gettempdir()).glob("phoenix-upload-*")) <= before
+
+def test_it_does_not_matter_when_the_params_are_first_looked_at() -> None:
+    conn = Conn("POST", "/", "a=1&b=1&c=1")
+    assert conn.params == {"a": "1", "b": "1", "c": "1"}
+    conn._put_path_params({"c": "3"})
+    conn._put_body_params(Params(b="2", c="2"))
+    assert conn.params == {"a": "1", "b": "2", "c": "3"}
+
+
+def test_what_a_plug_has_put_into_the_params_stays() -> None:
+    conn = Conn("POST", "/", "a=1")
+    conn.params["mine"] = "x"
+    conn._put_body_params(Params(b="2"))
+    conn._put_path_params({"c": "3"})
+    assert conn.params == {"a": "1", "mine": "x", "b": "2", "c": "3"}
+
+
+def test_the_params_of_one_request_are_not_those_of_another() -> None:
+    for name in ("params", "query_params", "body_params"):
+        getattr(Conn(), name)["left"] = "behind"
+        assert getattr(Conn(), name) == {}
+
+
+def test_a_param_that_is_missing_answers_400_and_a_bad_query_too() -> None:
+    app = Endpoint(lambda conn: conn.text(conn.params["name"]), log=False, static=False, env="prod").test()
+    assert (app.get("/?name=Ann").resp_body, app.get("/?nmae=Ann").status, app.get("/?name=%FF").status) == (
+        "Ann",
+        400,
+        400,
+    )
+    with pytest.raises(InvalidQueryError, match="^invalid UTF-8 on urlencoded params, got byte 255$"):
+        Conn("GET", "/", "name=%FF").params  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "value, scrubbed",
+    [
+        ({"name": " ", "tags": ["", "a"], "n": {"x": ""}}, {"name": None, "tags": [None, "a"], "n": {"x": None}}),
+        ("text", "text"),
+        ([], []),
+        ({}, {}),
+        (0, 0),
+        (False, False),
+    ],
+)
+def test_scrub_params_turns_blanks_under_one_key_into_none(value: Any, scrubbed: Any) -> None:
+    conn = conn_with("other=&user=from+query", {"user": value})
+    assert conn.scrub_params("user") is conn
+    assert conn.params == {"other": "", "user": scrubbed}
+
+
+@pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": "  "}, {"user": None}])
+def test_scrub_params_needs_its_key(body: dict[str, Any]) -> None:
+    with pytest.raises(MissingParamError, match='^expected key "user" to be present in params, please send') as caught:
+        conn_with("", body).scrub_params("user")
+    assert caught.value.status == 400
+
+
+def test_an_upload_is_left_as_it_is_when_params_are_scrubbed() -> None:
+    upload = Upload("a.txt", "text/plain", b"")
+    assert conn_with("", {"user": {"file": upload}}).scrub_params("user").params["user"]["file"] is upload
+
+
+# --- Another method than the client could send --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method, body, header, becomes",
+    [
+        ("POST", {"_method": "PUT"}, None, "PUT"),
+        ("POST", {"_method": "patch"}, None, "PATCH"),
+        ("POST", {"_method": "Delete"}, None, "DELETE"),
+        ("POST", {"_method": "get"}, None, "POST"),
+        ("POST", {"_method": "MOVE"}, None, "POST"),
+        ("POST", {"_method": ""}, None, "POST"),
+        ("POST", {"_method": {"a": "put"}}, None, "POST"),
+        ("POST", {"_method": ["put"]}, None, "POST"),
+        ("POST", {"_method": 7}, None, "POST"),
+        ("POST", {}, "PATCH", "PATCH"),
+        ("POST", None, "delete", "DELETE"),
+        ("POST", None, "TRACE", "POST"),
+        ("POST", {"_method": "put"}, "delete", "PUT"),
+        ("GET", {"_method": "put"}, "put", "GET"),
+        ("PUT", {"_method": "delete"}, "delete", "PUT"),
+        ("DELETE", {"_method": "put"}, None, "DELETE"),
+    ],
+)
+def test_a_form_or_a_header_turns_post_into_another_method(
+    method: str, body: dict[str, Any] | None, header: str | None, becomes: str
+) -> None:
+    conn = Conn(method, "/", "_method=delete", {"x-http-method-override": [header]} if header else {})
+    if body is not None:
+        conn._put_body_params(Params(body))
+    assert method_override(conn) is conn
+    assert conn.method == becomes
+
+
+@pytest.mark.parametrize("method, becomes", [("HEAD", "GET"), ("GET", "GET"), ("POST", "POST")])
+def test_head_is_answered_by_the_route_of_get(method: str, becomes: str) -> None:
+    assert head_as_get(Conn(method)).method == becomes
+
+
+def test_a_head_has_the_headers_of_its_get_and_no_body() -> None:
+    class Router(phoenix.Router):
+        get("/", lambda conn, params: conn.put_resp_header("x-method", conn.method).text("hello"))
+
+    with Serving(Endpoint(Router, log=False, static=False, env="prod")) as server, server.client() as client:
+        got, head = client.get("/"), client.send("HEAD", "/")
+    assert (head.status, head.body, got.body) == (200, b"", b"hello")
+    assert {**head.headers, "date": ""} == {**got.headers, "date": ""}
+    assert head.headers["x-method"] == ["GET"]
+
+
+# --- Parsers ------------------------------------------------------------------------------
+
+FORM, JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
+
+
+def parsed(
+    body: bytes,
+    content_type: str | None,
+    method: str = "POST",
+    *,
+    announce: bool = True,
+    path: str = "/",
+    **options: Any,
+) -> Conn:
+    """A conn whose body has passed ``Parsers``."""
+    headers = {"content-type": [content_type]} if content_type is not None else {}
+    if announce:
+        headers["content-length"] = [str(len(body))]
+    conn = Conn(method, path, "", headers, adapter=Adapter(body))
+    result = Parsers(**options)(conn)
+    if result is not conn:
+
+        async def rest() -> Any:
+            return await result
+
+        assert asyncio.run(rest()) is conn
+    return conn
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "body, content_type, params",
+    [
+        (b"a=1&b[]=2&a=3", FORM, {"a": "3", "b": ["2"]}),
+        (b"a=%C3%A9", FORM + "; charset=utf-8", {"a": "é"}),
+        (b"a=1", "Application/X-WWW-Form-Urlencoded", {"a": "1"}),
+        (b'{"a": {"b": [1, null]}}', JSON_TYPE, {"a": {"b": [1, None]}}),
+        (b"[1]", JSON_TYPE + ";charset=utf-8", {"_json": [1]}),
+        (b'"x"', JSON_TYPE, {"_json": "x"}),
+        (b"", JSON_TYPE, {}),
+        (b"", FORM, {}),
+        (b'{"a": 1}', "application/vnd.api+json", {"a": 1}),
+        (
+            b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n--x--',
+            "multipart/form-data; boundary=x",
+            {"a": "1"},
+        ),
+        (b"", "multipart/form-data; boundary=x", {}),
+    ],
+)
+def test_a_body_becomes_params_by_its_content_type(
+    method: str, body: bytes, content_type: str, params: dict[str, Any]
+) -> None:
+    conn = parsed(body, content_type, method)
+    assert conn.body_params == conn.params == params
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "MOVE"])
+def test_methods_without_a_body_are_left_alone(method: str) -> None:
+    assert parsed(b"a=1", FORM, method).params == {}
+
+
+def test_a_body_that_no_parser_takes_passes_unread() -> None:
+    for content_type in (None, "text/plain", "text/x+json", "application/jsonp", "garbage", ""):
+        conn = parsed(b"a=1", content_type)
+        assert (conn.params, conn.read_body()) == ({}, b"a=1")
+
+
+@pytest.mark.parametrize(
+    "content_type, pass_, passes",
+    [
+        ("text/plain", [], False),
+        ("text/plain", ["text/plain"], True),
+        ("text/plain", ["text/*"], True),
+        ("text/plain", ["*/*"], True),
+        ("text/plain", ["text/html", "image/*"], False),
+        ("TEXT/plain; charset=utf-8", ["text/plain"], True),
+        ("textual/plain", ["text/*"], False),
+        (JSON_TYPE, [], False),
+        (JSON_TYPE, ["application/json"], True),
+        ("multipart/form-data; boundary=x", [], False),
+    ],
+)
+def test_only_the_types_that_are_listed_pass_unread(content_type: str, pass_: list[str], passes: bool) -> None:
+    if passes:
+        assert parsed(b"x", content_type, parsers=["urlencoded"], pass_=pass_).read_body() == b"x"
+        return
+    media_type = content_type.partition(";")[0].lower()
+    with pytest.raises(UnsupportedMediaTypeError, match=f"^unsupported media type {re.escape(media_type)}$") as caught:
+        parsed(b"x", content_type, parsers=["urlencoded"], pass_=pass_)
+    assert caught.value.status == 415
+
+
+def test_an_unknown_parser_is_refused_when_it_is_named() -> None:
+    with pytest.raises(ArgumentError, match="unknown parser 'yaml', expected"):
+        Parsers(["urlencoded", "yaml"])
+
+
+@pytest.mark.parametrize("announce", [True, False])
+@pytest.mark.parametrize(
+    "body, content_type, limit",
+    [
+        (b"a=" + b"x" * 98, FORM, "length"),
+        (b'"' + b"x" * 98 + b'"', JSON_TYPE, "length"),
+        (
+            b"--x\r\ncontent-disposition: form-data; name=a\r\n\r\n" + b"x" * 42 + b"\r\n--x--",
+            "multipart/form-data; boundary=x",
+            "multipart_length",
+        ),
+    ],
+)
+def test_a_body_may_have_just_as_many_bytes_as_the_limit(
+    body: bytes, content_type: str, limit: str, announce: bool
+) -> None:
+    size = len(body)
+    assert parsed(body, content_type, announce=announce, **{limit: size}).params
+    with pytest.raises(RequestTooLargeError, match=f"^the request is too large: its body is over {size - 1} bytes$"):
+        parsed(body, content_type, announce=announce, **{limit: size - 1})
+
+
+def test_the_limits_for_fields_and_depth_are_passed_on() -> None:
+    for content_type, body in (
+        (FORM, b"a[b][c]=1&d=2"),
+        ("multipart/form-data; boundary=x", multipart("a[b][c]", "d")),
+    ):
+        assert len(parsed(body, content_type, max_fields=2, max_depth=2).params) == 2
+        with pytest.raises(RequestTooLargeError):
+            parsed(body, content_type, max_fields=1)
+        with pytest.raises(InvalidQueryError, match="nested too deeply"):
+            parsed(body, content_type, max_depth=1)
+
+
+def multipart(*names: str, filename: str | None = None, content: bytes = b"1") -> bytes:
+    file = f'; filename="{filename}"' if filename else ""
+    parts = [
+        f'--x\r\ncontent-disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + content + b"\r\n"
+        for name in names
+    ]
+    return b"".join(parts) + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    "body, content_type, error",
+    [
+        (b"a=%FF", FORM, BadEncodingError),
+        (b"a=%zz", FORM, BadEncodingError),
+        (b"{", JSON_TYPE, ParseError),
+        (b'{"a": NaN}', JSON_TYPE, ParseError),
+        (b'"\xff"', JSON_TYPE, BadEncodingError),
+        (b"--x", "multipart/form-data; boundary=x", ParseError),
+        (b"--x--", "multipart/form-data", ParseError),
+    ],
+)
+def test_a_body_that_breaks_the_rules_of_its_type_is_the_clients_mistake(
+    body: bytes, content_type: str, error: type[PhoenixError]
+) -> None:
+    with pytest.raises(error) as caught:
+        parsed(body, content_type)
+    assert caught.value.status == 400
+
+
+def test_a_body_is_parsed_once() -> None:
+    conn = parsed(b"a=1", FORM)
+    assert Parsers()(conn) is conn
+    assert conn.params == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    "path, skipped",
+    [("/old/", True), ("/old/x", True), ("/old", True), ("/older", False), ("/", False), ("/x/old/", False)],
+)
+def test_the_bodies_of_some_paths_are_left_to_others(path: str, skipped: bool) -> None:
+    conn = parsed(b"a=1", FORM, path=path, skip=["/old/"])
+    assert conn.params == ({} if skipped else {"a": "1"})
+
+
+# --- Parsers in a real server -------------------------------------------------------------
+
+
+def describe(conn: Any, params: Any) -> Any:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Upload):
+            return [
+                value.filename,
+                value.content_type,
+                value.size,
+                value.path and Path(value.path).exists(),
+                value.read()[:3].decode(),
+            ]
+        return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    return conn.json({"method": conn.method, "params": plain(params)})
+
+
+def failing(conn: Any, params: Any) -> Any:
+    assert Path(params["file"].path).exists()
+    raise ValueError("no")
+
+
+class Router(phoenix.Router):
+    post("/users/:id", describe)
+    phoenix.put("/users/:id", describe)
+    post("/fail", failing)
+
+
+@pytest.fixture
+def server() -> Iterator[Serving]:
+    with Serving(Endpoint(Router, log=False, static=False, env="prod")) as server:
+        yield server
+
+
+def test_params_of_path_body_and_query_meet_in_a_request(server: Serving) -> None:
+    with server.client() as client:
+        for _ in range(2):
+            got = client.post("/users/7?id=1&page=2&name=no", "name=Ann&id=9&tags[]=a&_method=put")
+            assert json.loads(got.body) == {
+                "method": "PUT",
+                "params": {"id": "7", "page": "2", "name": "Ann", "tags": ["a"], "_method": "put"},
+            }
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_a_large_body_is_waited_for_however_it_is_sent(size: int, server: Serving) -> None:
+    body = b"text=" + b"x" * size
+    with server.client() as client:
+        client.connection.request("POST", "/users/7", iter([body[:3], body[3:50], body[50:]]), {"content-type": FORM})
+        chunked = json.loads(client.connection.getresponse().read())
+        client.connection.request("POST", "/users/7", body, {"content-type": FORM})
+        counted = json.loads(client.connection.getresponse().read())
+    assert chunked == counted
+    assert len(counted["params"]["text"]) == size
+
+
+@pytest.mark.parametrize("size", [3, 70_000])
+def test_an_upload_lasts_as_long_as_its_request(size: int, server: Serving) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    body = multipart("file", filename="C:\\a\\cat.png", content=b"x" * size)
+    with server.client() as client:
+        got = client.send("POST", "/users/7", body, headers)
+        assert json.loads(got.body)["params"]["file"] == ["cat.png", "application/octet-stream", size, True, "xxx"]
+        assert client.send("POST", "/fail", body, headers).status == 500
+        assert client.send("POST", "/users/7", body[:-9], headers).status == 400
+    # the fixture sees that no file is left
+
+
+@pytest.mark.parametrize(
+    "body, content_type, status",
+    [
+        ("a=1&" * 2000, FORM, 413),
+        ("a=" + "x" * 1_000_000, FORM, 413),
+        ("a" + "[b]" * 40 + "=1", FORM, 400),
+        ("{", JSON_TYPE, 400),
+        ("a=%ff", FORM, 400),
+    ],
+)
+def test_a_body_that_cannot_be_taken_answers_with_its_status(
+    body: str, content_type: str, status: int, server: Serving
+) -> None:
+    with server.client() as client:
+        assert client.send("POST", "/users/7", body, {"content-type": content_type}).status == status

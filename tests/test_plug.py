@@ -12,10 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-from serving import Serving
-
 import phoenix
+import pytest
 from phoenix import (
     Conn,
     Controller,
@@ -36,6 +34,8 @@ from phoenix import (
     socket,
     template,
 )
+
+from serving import Serving
 
 PLAIN = {"log": False, "static": False, "env": "prod"}
 
@@ -278,7 +278,9 @@ def fails_with_stop_iteration(conn: Conn) -> Conn:
     raise StopIteration
 
 
-@pytest.mark.parametrize("failing", [fails, fails_stepped, fails_async, Fails(), Fails, FailsInside, functools.partial(fails)])
+@pytest.mark.parametrize(
+    "failing", [fails, fails_stepped, fails_async, Fails(), Fails, FailsInside, functools.partial(fails)]
+)
 def test_what_a_plug_raises_arrives_whatever_kind_it_is(failing: Any) -> None:
     with pytest.raises(Odd, match="no tea"):
         run(mark, failing)
@@ -362,10 +364,17 @@ def test_the_place_in_the_message_is_the_line_of_the_plug() -> None:
 
 def test_the_words_of_a_class_body_are_errors_anywhere_else() -> None:
     for word, use in {
-        "plug": lambda: plug(mark), "get": lambda: get("/", mark), "scope": lambda: scope("/"), "pipeline": lambda: pipeline("x"),
-        "pipe_through": lambda: pipe_through("x"), "template": lambda: template("a.html", ""), "socket": lambda: socket("/ws"),
-    }.items():  # fmt: skip
-        with pytest.raises(DefinitionError, match=rf"^{re.escape(__file__)}:\d+: `{word}\(\.\.\.\)` must be written in the body of "):
+        "plug": lambda: plug(mark),
+        "get": lambda: get("/", mark),
+        "scope": lambda: scope("/"),
+        "pipeline": lambda: pipeline("x"),
+        "pipe_through": lambda: pipe_through("x"),
+        "template": lambda: template("a.html", ""),
+        "socket": lambda: socket("/ws"),
+    }.items():
+        with pytest.raises(
+            DefinitionError, match=rf"^{re.escape(__file__)}:\d+: `{word}\(\.\.\.\)` must be written in the body of "
+        ):
             use()
 
 
@@ -566,13 +575,20 @@ async def told(conn: Conn) -> Conn:
 @pytest.mark.parametrize(
     "each, place",
     [
-        (plain, "plain@worker"), (PlainObject(), "object@worker"), (PlainObject, "object@worker"), (Holder, "holder@worker"),
-        (lambda conn: note(conn, "lambda"), "lambda@worker"), (functools.partial(plain, name="partial"), "partial@worker"),
-        (stepped, "stepped@loop, no task"), (functools.partial(stepped, name="partial"), "partial@loop, no task"),
-        (awaiting, "awaiting@loop"), (AwaitingObject(), "async object@loop"), (functools.partial(awaiting, name="p"), "p@loop"),
+        (plain, "plain@worker"),
+        (PlainObject(), "object@worker"),
+        (PlainObject, "object@worker"),
+        (Holder, "holder@worker"),
+        (lambda conn: note(conn, "lambda"), "lambda@worker"),
+        (functools.partial(plain, name="partial"), "partial@worker"),
+        (stepped, "stepped@loop, no task"),
+        (functools.partial(stepped, name="partial"), "partial@loop, no task"),
+        (awaiting, "awaiting@loop"),
+        (AwaitingObject(), "async object@loop"),
+        (functools.partial(awaiting, name="p"), "p@loop"),
         (wrapped(awaiting), "awaiting@loop"),
     ],
-)  # fmt: skip
+)
 def test_a_plain_function_runs_in_a_worker_and_a_coroutine_on_the_loop(each: Any, place: str) -> None:
     assert placed(each) == [place]
 
@@ -634,14 +650,18 @@ class FullRouter(phoenix.Router):
 
 
 def full_app() -> Endpoint:
-    return Endpoint(FullRouter, plugs=[functools.partial(plain, name="endpoint plug")], secret_key_base="s" * 64, **PLAIN)
+    return Endpoint(
+        FullRouter, plugs=[functools.partial(plain, name="endpoint plug")], secret_key_base="s" * 64, **PLAIN
+    )
 
 
 def test_all_plain_functions_of_a_request_share_one_thread_from_the_endpoint_to_the_action(visits: list[int]) -> None:
     with Serving(full_app()) as server, server.client() as client:
         for method in ("GET", "POST"):
             visits.clear()
-            threads = client.send(method, "/show", "a=1", {"content-type": "application/x-www-form-urlencoded"}).text.split("|")
+            threads = client.send(
+                method, "/show", "a=1", {"content-type": "application/x-www-form-urlencoded"}
+            ).text.split("|")
             assert len(threads) == 7 and len(set(threads)) == 1 and threads[0].startswith("phoenix-worker")
             assert len(visits) == 1
 
@@ -760,7 +780,7 @@ async def use_a_task(conn: Conn, params: Any) -> Conn:
 async def use_wait_for(conn: Conn, params: Any) -> Conn:
     try:
         await asyncio.wait_for(asyncio.Event().wait(), 0.01)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return conn.text("timed out")
     return conn.text("not")
 
