@@ -8985,6 +8985,7 @@ class _Session:
     )  # fmt: skip
 
     cuts_slow_readers = True  # broadcasts do not wait for anybody
+    unread = False  # messages are handled as they come
 
     def __init__(self, mount: _Mount, serializer: Any, endpoint: Any, connect_info: dict[str, Any]) -> None:
         self.mount = mount
@@ -9618,6 +9619,12 @@ class WebSocket:
 
     cuts_slow_readers = False  # `send` waits
 
+    @property
+    def unread(self) -> bool:
+        """Tell whether messages wait to be read."""
+        return bool(self._messages)
+
+
     def __init__(self, conn: Any, handler: Callable[[WebSocket], Any], subprotocol: str | None) -> None:
         from collections import deque
 
@@ -9645,6 +9652,8 @@ class WebSocket:
 
     async def __anext__(self) -> str | bytes:
         while not self._messages:
+            if self._wire.owed_close is not None:
+                self._wire.say_goodbye()
             if self.close_code is not None:
                 raise StopAsyncIteration
             if self._waiter is not None:
@@ -10155,7 +10164,7 @@ def _parse_headers(block: bytes, limits: HTTPLimits) -> _Headers:
         headers.host, headers.port = _parse_host(hosts[0])
     _frame_body(headers, fields)
     for value in fields.get("connection", ()):
-        tokens = [token.strip().lower() for token in value.split(",")]
+        tokens = [token.strip(" \t").lower() for token in value.split(",")]
         headers.close = headers.close or "close" in tokens
         headers.keep_alive = headers.keep_alive or "keep-alive" in tokens
     headers.expects_continue = any(value.lower() == "100-continue" for value in fields.get("expect", ()))
@@ -11081,7 +11090,7 @@ class _WebSocketWire:
 
     __slots__ = (
         "server", "transport", "loop", "thread", "parser", "closing", "deflate", "handler", "deadline", "idle",
-        "ping_interval", "pinged", "owed_pong", "reading_paused", "writing_paused", "drainers", "over", "lost", "kept",
+        "ping_interval", "pinged", "owed_pong", "reading_paused", "writing_paused", "drainers", "owed_close", "over", "lost", "kept",
     )  # fmt: skip
 
     encode = staticmethod(_serialize_message)
@@ -11102,6 +11111,7 @@ class _WebSocketWire:
         self.deadline = server.now + self.idle
         self.reading_paused = self.writing_paused = False
         self.drainers: list[Any] = []  # futures of those who wait for the client to read
+        self.owed_close: Any = None  # a close or an error that came behind messages still to be read
         self.over = False  # the handler was told that it ended
         self.lost = False
         self.kept: set[Any] | None = None  # what runs callbacks
@@ -11131,6 +11141,20 @@ class _WebSocketWire:
             self._drop()
 
     def _control(self, event: Any) -> None:
+        if self.handler.unread and self.closing.is_open and isinstance(event, (_Close, WebSocketError)):
+            self.owed_close = event  # what came before it is answered first
+            self.deadline = self.server.now + 2
+        else:
+            self._answer(event)
+
+    def say_goodbye(self) -> None:
+        """Answer the end of the messages, now that the handler has read them all."""
+        event, self.owed_close = self.owed_close, None
+        self._answer(event)
+        if self.closing.should_drop:
+            self._drop()
+
+    def _answer(self, event: Any) -> None:
         answer = self.closing.answer(event)
         if answer and self.writing_paused and isinstance(event, _Ping):
             self.owed_pong = answer  # the latest is enough (RFC 6455 §5.5.3), and they do not pile up
@@ -11173,7 +11197,9 @@ class _WebSocketWire:
 
     def timed_out(self) -> None:
         """Nothing has come for too long."""
-        if self.over or self.pinged:
+        if self.owed_close is not None:
+            self.say_goodbye()
+        elif self.over or self.pinged:
             self.transport.abort()
         elif self.reading_paused:
             self.deadline = self.server.now + self.idle  # it is us who do not read
@@ -12459,7 +12485,8 @@ class Endpoint(metaclass=_Recording):
         self.reloads_templates = self.env == "dev"
         self._limits = _made("limits", HTTPLimits, self.options["limits"])
         self._timeouts = _made("timeouts", Timeouts, self.options["timeouts"])
-        self._secrets = self._checked_secrets()
+        secret = self.options["secret_key_base"]
+        self._secrets = () if secret is None else _checked_secrets(secret)
         self._error_statuses: dict[type, int] = dict(self.options["error_statuses"])
         self._errors_with = self.options["render_errors"]
         self._make_url()
@@ -12510,12 +12537,6 @@ class Endpoint(metaclass=_Recording):
         threads = given.get("threads", 1)
         if not isinstance(threads, int) or threads < 1:
             raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
-
-    def _checked_secrets(self) -> tuple[bytes, ...]:
-        given = self.options["secret_key_base"]
-        if given is None:
-            return ()
-        return tuple(_checked_secret(secret) for secret in ([given] if isinstance(given, (str, bytes)) else given))
 
     def _make_url(self) -> None:
         """Find out what URLs begin with.

@@ -120,6 +120,7 @@ HEADS: list[tuple[bytes, dict[str, Any]]] = [
     (b"GET / HTTP/1.1\r\n" + HOST + b"Connection: x, CLOSE\r\n\r\n", dict(keep_alive=False)),
     (b"GET / HTTP/1.1\r\n" + HOST + b"Connection: x\r\nConnection: close\r\n\r\n", dict(keep_alive=False)),
     (b"GET / HTTP/1.1\r\n" + HOST + b"Connection: not-close\r\n\r\n", dict(keep_alive=True)),
+    (b"GET / HTTP/1.1\r\n" + HOST + b"Connection: \xa0close\r\n\r\n", dict(keep_alive=True)),
     # Fields: values in order, names in lower case, spaces around values dropped.
     (b"GET / HTTP/1.1\r\n" + HOST + b"A:1\r\nb: x y \r\na:\t2\r\nc:\r\n\r\n", dict(fields={"host": ["example.com"], "a": ["1", "2"], "b": ["x y"], "c": [""]})),
     (b"GET / HTTP/1.1\r\n" + HOST + b"a: caf\xe9\tb\r\n\r\n", dict(fields={"host": ["example.com"], "a": ["caf\xe9\tb"]})),

@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import phoenix
@@ -413,6 +414,52 @@ def test_a_function_may_hold_the_words_that_several_bodies_need() -> None:
     assert (run(First).resp_body, run(Second).resp_body) == ("one two", "one two three")
 
 
+TYPED = """
+from phoenix import Conn, Pipeline, Session, plug
+
+def locale(conn: Conn, default: str = "en") -> Conn:
+    return conn
+
+class RequireUser:
+    def __init__(self, key: str = "user_id") -> None: ...
+    def __call__(self, conn: Conn) -> Conn:
+        return conn
+
+async def later(conn: Conn) -> Conn:
+    return await conn.chunk("x")
+
+class Right(Pipeline):
+    plug(locale)
+    plug(locale, default="fr")
+    plug(locale, "fr")
+    plug(RequireUser, key="admin")
+    plug(RequireUser())
+    plug(later)
+    plug(Session, key="_my_app_key")
+    plug(Conn.accepts, "html", "json")
+    plug(Conn.fetch_session)
+    plug(Conn.protect_from_forgery, with_="clear_session")
+
+class Wrong(Pipeline):
+    plug(locale, defualt="fr")
+    plug(locale, default=7)
+    plug(RequireUser, kye="admin")
+    plug(Session, kee="x")
+    plug(Conn.put_resp_header, "x")
+"""
+
+
+def test_a_type_checker_knows_the_options_of_a_plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mypy = pytest.importorskip("mypy.api", reason="needs mypy: pip install mypy")
+    monkeypatch.chdir(Path(phoenix.__file__).parent)
+    (tmp_path / "typed.py").write_text(TYPED)
+    options = ["--strict", "--follow-imports=silent", "--no-error-summary", "--hide-error-context"]
+    written, _, _ = mypy.run([*options, "--cache-dir", str(tmp_path / "cache"), str(tmp_path / "typed.py")])
+    wrong = {int(found) for found in re.findall(r"typed\.py:(\d+): error: ", written)}
+    first = TYPED.split("\n").index('    plug(locale, defualt="fr")') + 1
+    assert wrong == set(range(first, first + 5)), written
+
+
 # --- Plugs of a controller ----------------------------------------------------------------
 
 
@@ -473,7 +520,7 @@ def test_actions_cannot_be_chosen_where_there_are_none() -> None:
 
 def test_the_names_of_actions_are_text_and_there_is_at_least_one() -> None:
     for names in ((), (["show", "edit"],), (PageController.show,)):
-        with pytest.raises(DefinitionError, match=r'takes names of actions, as in `\.only\("create", "update"\)`'):
+        with pytest.raises(DefinitionError, match=r'takes names of actions: `\.only\("create", "update"\)`'):
 
             class Wrong(Controller):
                 plug(mark).only(*names)  # type: ignore[arg-type]
