@@ -22,7 +22,23 @@ Copy this file next to your app; it needs nothing but Python 3.10 or newer::
 
 The file is a book. Each chapter rests on the chapters above it only:
 
-    CONTENTS
+     1. Ground
+     2. Conn
+     3. Plug
+     4. Params
+     5. Secrets, session, flash, CSRF
+     6. Templates
+     7. Views and HTML
+     8. Router
+     9. Controllers
+    10. PubSub and presence
+    11. WebSocket protocol
+    12. Channels
+    13. HTTP protocol
+    14. Server
+    15. Endpoint
+    16. Testing
+    17. Command line
 
 ``grep -n '^# [0-9]*\\. ' phoenix.py`` prints the same list with line numbers.
 """
@@ -7227,6 +7243,7 @@ class PubSub:
         self._gone: deque[tuple[str, Any]] = deque()  # subscriptions of mailboxes that are no more
         self._loop: Any = None
         self._thread = 0
+        self._host: Any = None  # what runs the loop of a test
         self._delivering = False
         self._behind: deque[tuple[str, Any, Any]] = deque()  # what was broadcast in the course of a delivery
 
@@ -8417,13 +8434,13 @@ class _V2:
     name = "2.0.0"
 
     @staticmethod
-    def decode(data: str | bytes) -> _Message:
+    def decode(data: str | bytes) -> Any:
         if isinstance(data, bytes):
             return _decode_binary_push(data)
         message = _decode_json(data)
         if message.__class__ is not list or len(message) != 5:
             raise ChannelError("expected [join_ref, ref, topic, event, payload]")
-        return message  # type: ignore[no-any-return]
+        return message
 
     @staticmethod
     def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str | bytes:
@@ -9619,12 +9636,6 @@ class WebSocket:
 
     cuts_slow_readers = False  # `send` waits
 
-    @property
-    def unread(self) -> bool:
-        """Tell whether messages wait to be read."""
-        return bool(self._messages)
-
-
     def __init__(self, conn: Any, handler: Callable[[WebSocket], Any], subprotocol: str | None) -> None:
         from collections import deque
 
@@ -9705,6 +9716,11 @@ class WebSocket:
         self._wire.close(code, reason)
 
     # --- What the wire calls ----------------------------------------------------------------
+
+    @property
+    def unread(self) -> bool:
+        """Tell whether messages wait to be read."""
+        return bool(self._messages)
 
     def opened(self, wire: Any) -> None:
         self._wire = wire
@@ -11090,7 +11106,8 @@ class _WebSocketWire:
 
     __slots__ = (
         "server", "transport", "loop", "thread", "parser", "closing", "deflate", "handler", "deadline", "idle",
-        "ping_interval", "pinged", "owed_pong", "reading_paused", "writing_paused", "drainers", "owed_close", "over", "lost", "kept",
+        "ping_interval", "pinged", "owed_pong", "owed_close", "reading_paused", "writing_paused", "drainers", "over",
+        "lost", "kept",
     )  # fmt: skip
 
     encode = staticmethod(_serialize_message)
@@ -11122,7 +11139,7 @@ class _WebSocketWire:
     # --- What asyncio calls -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self.over:
+        if not self.over and self.owed_close is None:
             self.deadline = self.server.now + self.idle
             self.pinged = False
         received = self.handler.received
@@ -11226,7 +11243,9 @@ class _WebSocketWire:
 
     def close(self, code: int, reason: str) -> None:
         """Begin the close handshake; a client that does not answer is dropped."""
-        if self.closing.is_open:
+        if self.owed_close is not None:
+            self.say_goodbye()
+        elif self.closing.is_open:
             frame = self.closing.close(code, reason)
             if not self.lost:
                 self.transport.write(frame)
@@ -13212,6 +13231,20 @@ class TestClient:
         self._keep_cookies(conn.send_resp(204, ""))
         return self
 
+    def connect(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 2,
+    ) -> TestSocket:
+        """Connect to the channels that are mounted at *path*; see ``TestSocket``. Waits take *timeout* seconds at most.
+
+        Raises ``ChannelError`` when the app refuses the connection.
+        """
+        return TestSocket(self, path, params or {}, headers or {}, timeout)
+
     # --- Responses ------------------------------------------------------------------------
 
     def response(self, conn: Conn, status: int | str = 200) -> str:
@@ -13293,6 +13326,436 @@ def response_body(conn: BaseConn) -> bytes:
     if conn.state in ("chunked", "broken"):
         return b"".join(conn.adapter.chunks)
     return body.encode() if isinstance(body, str) else body or b""
+
+
+# --- Channels: a client -------------------------------------------------------------------
+#
+# Channels live on while a test does other things: they run on an event loop in a thread of its own,
+# which ends with the last client. So a test is a plain function, and every wait of it is bounded.
+#
+# Source: Phoenix.ChannelTest.
+
+__all__ += ["TestSocket", "TestChannel"]
+
+
+class TestSocket:
+    """A client of channels, without a server::
+
+        with app.test().connect("/ws", {"token": "abc"}) as socket:
+            room = socket.join("rooms:lobby", {"name": "Ann"})
+            ref = room.push("ping")
+            room.assert_reply(ref, "ok", {"pong": True})
+            app.broadcast("rooms:lobby", "new:msg", {"body": "hi"})
+            room.assert_push("new:msg", {"body": "hi"})
+
+    It speaks V2, so what arrives has been JSON. Close it, or use it in a ``with``, to end what runs for it.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        client: TestClient,
+        path: str,
+        params: Mapping[str, Any],
+        headers: Mapping[str, str],
+        timeout: float,
+    ) -> None:
+        self.endpoint = client.endpoint
+        self.timeout = timeout  # seconds
+        self._refs = 0
+        self._inbox = _Inbox()
+        self._wire: Any = None
+        self._host: Any = _TestHost.of(self.endpoint)
+        try:
+            self._wire = self._on_loop(self._open(client, path, params, headers))
+        finally:
+            if self._wire is None:
+                self._host.release()
+
+    def __enter__(self) -> TestSocket:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def _open(
+        self, client: TestClient, path: str, params: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> _TestWire:
+        handshake = {
+            "upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13",
+            "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }  # fmt: skip
+        given = {name.lower(): value for name, value in {**handshake, **client.headers, **headers}.items()}
+        if client.cookies:
+            given.setdefault("cookie", "; ".join(f"{name}={value}" for name, value in client.cookies.items()))
+        path, mark, query = path.partition("?")
+        path = f"{path.rstrip('/')}/websocket{mark}{query}"
+        conn = build_conn("GET", path, {**params, "vsn": "2.0.0"}, headers=given, endpoint=self.endpoint)
+        conn.adapter, conn._in_worker = _TestAdapter(self._host), False
+        conn.private["phoenix_on_error"] = client._note_error
+        answered = self.endpoint.dispatch(conn)
+        if not isinstance(answered, BaseConn):
+            answered = await answered
+        upgraded: Any = answered.resp_body if answered.state == "upgraded" else None
+        session = getattr(upgraded, "handler", None)
+        if not isinstance(session, _Session):
+            raise ChannelError(f"GET {path} was answered with {answered.status}, expected it to become a connection")
+        wire = _TestWire(self._host, session, self._inbox)
+        session.opened(wire)
+        return wire
+
+    def _on_loop(self, coroutine: Any) -> Any:
+        """Run a coroutine where the channels are, and wait for it."""
+        import asyncio
+        from concurrent.futures import TimeoutError as TooLate
+
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._host.loop)
+        try:
+            return future.result(self.timeout)
+        except TooLate:
+            if future.done():
+                raise
+            future.cancel()
+            raise AssertionError(f"it took longer than {self.timeout:g} seconds") from None
+
+    def join(
+        self, topic: str, params: Mapping[str, Any] | None = None, *, status: str = "ok", timeout: float | None = None
+    ) -> TestChannel:
+        """Join a topic; the channel has the ``response``. Raises ``AssertionError`` for an answer that is not *status*.
+
+        ``socket.join("rooms:secret", status="error").response == {"reason": "unauthorized"}``
+        """
+        return TestChannel(self, topic, params, status, self.timeout if timeout is None else timeout)
+
+    def assert_closed(self, code: int | None = None, *, timeout: float | None = None) -> int:
+        """Check that the server closes the connection, with *code* if one is given; return the code."""
+        seconds = self.timeout if timeout is None else timeout
+        found = self._inbox.take(lambda message: message[0] == "closed", seconds, keep=True)
+        if found is None:
+            raise AssertionError(f"the connection was not closed within {seconds:g} s")
+        if code is not None and found[1] != code:
+            raise AssertionError(f"the connection was closed with {found[1]}, expected {code}")
+        return int(found[1])
+
+    def close(self) -> None:
+        """End the connection, as a client does that goes away, and wait for the channels' last callbacks."""
+        host, wire = self._host, self._wire
+        if host is None:
+            return
+
+        async def hang_up() -> None:
+            wire.session.ended("closed", 1000)
+            if wire.kept:
+                wire.all_done = wire.loop.create_future()
+                await wire.all_done
+
+        try:
+            self._on_loop(hang_up())
+        finally:
+            self._host = None
+            host.release()
+
+    def _send(self, join_ref: str | None, topic: str, event: str, payload: Any) -> str:
+        if self._host is None:
+            raise ChannelError("this client is closed")
+        self._refs += 1
+        ref = str(self._refs)
+        if isinstance(payload, bytes):
+            data: str | bytes = _encode_binary(0, (join_ref or ref, ref, topic, event), payload)
+        else:
+            data = encode_json([join_ref or ref, ref, topic, event, {} if payload is None else payload])
+        _call_on(self._host.loop, self._wire.session.received, data)
+        return ref
+
+
+class TestChannel:
+    """A topic that a ``TestSocket`` has joined.
+
+    ``response`` is what the join was answered with, ``socket`` the server's own ``Socket``. What is asserted to have
+    come is taken out of the mailbox. A dict that is expected is a pattern: what comes may hold more.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self, client: TestSocket, topic: str, params: Mapping[str, Any] | None, status: str, timeout: float
+    ) -> None:
+        self.client = client
+        self.topic = topic
+        self._broadcasts = _Inbox()
+        client.endpoint.pubsub.subscribe(topic, self._broadcasts.put)
+        self.join_ref = client._send(None, topic, "phx_join", params)
+        try:
+            self.response = self.assert_reply(self.join_ref, status, timeout=timeout)
+        except AssertionError:
+            client.endpoint.pubsub.unsubscribe(topic, self._broadcasts.put)
+            raise
+
+    @property
+    def socket(self) -> Socket | None:
+        """The server's side; ``None`` when it has left."""
+        found: Socket | None = self.client._wire.session.sockets.get(self.topic)
+        return found
+
+    def push(self, event: str, payload: Mapping[str, Any] | bytes | None = None) -> str:
+        """Send an event; the ref that is returned is for ``assert_reply``."""
+        return self.client._send(self.join_ref, self.topic, event, payload)
+
+    def leave(self, payload: Mapping[str, Any] | None = None) -> None:
+        """Leave the topic, and wait until that is answered."""
+        self.assert_reply(self.push("phx_leave", payload), "ok")
+        self.client.endpoint.pubsub.unsubscribe(self.topic, self._broadcasts.put)
+
+    def assert_reply(
+        self, ref: str, status: str = "ok", response: Any = None, *, timeout: float | None = None
+    ) -> Any:
+        """Check that a message is answered with *status*, and *response* unless that is ``None``; return what came."""
+        seconds = self.client.timeout if timeout is None else timeout
+        found = self.client._inbox.take(lambda message: message[1] == ref and message[3] == "phx_reply", seconds)
+        if found is None:
+            raise AssertionError(f"message {ref} on {self.topic!r} was not answered within {seconds:g} s{self._came()}")
+        got = found[4]
+        if got["status"] != status or not _like(got["response"], response):
+            expected = f"{status!r}" if response is None else f"{status!r} and {response!r}"
+            raise AssertionError(
+                f"message {ref} on {self.topic!r} was answered with {got['status']!r} and {got['response']!r},"
+                f" expected {expected}"
+            )
+        return got["response"]
+
+    def refute_reply(self, ref: str, *, timeout: float = 0.1) -> None:
+        """Check that a message is not answered within *timeout* seconds."""
+        found = self.client._inbox.take(lambda message: message[1] == ref and message[3] == "phx_reply", timeout)
+        if found is not None:
+            raise AssertionError(f"message {ref} on {self.topic!r} was answered: {found[4]!r}")
+
+    def assert_push(self, event: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+        """Check that an event is sent to this client, for it alone or for all; return its payload.
+
+        ``phx_error`` says that the channel crashed, ``phx_close`` that it ended.
+        """
+        seconds = self.client.timeout if timeout is None else timeout
+        found = self.client._inbox.take(self._is_push(event, payload), seconds)
+        if found is None:
+            raise AssertionError(f"no {self._described(event, payload)} was pushed within {seconds:g} s{self._came()}")
+        return found[4]
+
+    def refute_push(self, event: str, payload: Any = None, *, timeout: float = 0.1) -> None:
+        """Check that an event is not sent to this client within *timeout* seconds."""
+        found = self.client._inbox.take(self._is_push(event, payload), timeout)
+        if found is not None:
+            raise AssertionError(f"{event!r} was pushed on {self.topic!r}: {found[4]!r}")
+
+    def assert_broadcast(self, event: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+        """Check that an event is broadcast on the topic since the join; return its payload, as it was given."""
+        seconds = self.client.timeout if timeout is None else timeout
+        found = self._broadcasts.take(_is_broadcast(event, payload), seconds)
+        if found is None:
+            came = "".join(f"\n    {each!r}" for each in self._broadcasts.items) or " nothing else"
+            what = self._described(event, payload)
+            raise AssertionError(f"no {what} was broadcast within {seconds:g} s. There was:{came}")
+        return found.payload
+
+    def refute_broadcast(self, event: str, payload: Any = None, *, timeout: float = 0.1) -> None:
+        """Check that an event is not broadcast on the topic within *timeout* seconds."""
+        found = self._broadcasts.take(_is_broadcast(event, payload), timeout)
+        if found is not None:
+            raise AssertionError(f"{event!r} was broadcast on {self.topic!r}: {found.payload!r}")
+
+    def _is_push(self, event: str, payload: Any) -> Callable[[Any], bool]:
+        def matches(message: Any) -> bool:
+            join_ref, _, topic, name, got = message
+            return topic == self.topic and name == event and join_ref in (None, self.join_ref) and _like(got, payload)
+
+        return matches
+
+    def _described(self, event: str, payload: Any) -> str:
+        return f"{event!r} on {self.topic!r}" + ("" if payload is None else f" like {payload!r}")
+
+    def _came(self) -> str:
+        waiting = [message for message in self.client._inbox.items if message[2] == self.topic]
+        return ". There was:" + ("".join(f"\n    {message[3:]!r}" for message in waiting) or " nothing else")
+
+
+def _is_broadcast(event: str, payload: Any) -> Callable[[Any], bool]:
+    return lambda message: isinstance(message, Broadcast) and message.event == event and _like(message.payload, payload)
+
+
+def _like(value: Any, pattern: Any) -> bool:
+    """Tell whether *value* has what *pattern* has; ``None`` is like anything, a dict like one that has more."""
+    if pattern is None:
+        return True
+    if isinstance(pattern, Mapping) and isinstance(value, Mapping):
+        return all(
+            key in value and (_like(value[key], part) if part is not None else value[key] is None)
+            for key, part in pattern.items()
+        )
+    return bool(value == pattern)
+
+
+class _Inbox:
+    """What came, and has not been asked for."""
+
+    def __init__(self) -> None:
+        from threading import Condition
+
+        self.items: list[Any] = []
+        self._changed = Condition()
+
+    def put(self, item: Any) -> None:
+        with self._changed:
+            self.items.append(item)
+            self._changed.notify_all()
+
+    def take(self, matches: Callable[[Any], bool], timeout: float, keep: bool = False) -> Any:
+        """Return the first item that matches, now or within *timeout* seconds, else ``None``."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                for at, item in enumerate(self.items):
+                    if matches(item):
+                        return item if keep else self.items.pop(at)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(left)
+
+
+class _TestHost:
+    """An event loop in a thread of its own, on which the channels of tests run as long as there are clients."""
+
+    def __init__(self, pubsub: PubSub, threads: int) -> None:
+        import asyncio
+        from threading import Event, Thread
+
+        self.pubsub = pubsub
+        self.clients = 0
+        self.loop = asyncio.new_event_loop()
+        self.workers = _Workers(threads)
+        self.create_task = _task_maker(self.loop)
+        ready = Event()
+        self.loop.call_soon(ready.set)
+        self._thread = Thread(target=self._run, name="phoenix-test", daemon=True)
+        self._thread.start()
+        ready.wait(10)
+
+    @staticmethod
+    def of(endpoint: Endpoint) -> Any:
+        """Return what runs the channels of an endpoint: a server that is up in this process, or a host."""
+        pubsub = endpoint.pubsub
+        host = pubsub._host
+        if host is None and pubsub._loop is not None and pubsub._loop.is_running():
+            if pubsub._thread == _get_ident():
+                raise PhoenixError("the endpoint serves in this very thread: a test that waits here waits for itself")
+            return _ServerHost(endpoint.server)
+        if host is None:
+            host = pubsub._host = _TestHost(pubsub, endpoint.options["threads"])
+        host.clients += 1
+        return host
+
+    def release(self) -> None:
+        """A client is closed."""
+        self.clients -= 1
+        if self.clients == 0:
+            self.pubsub._host = None
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        self.pubsub._serve_on(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.pubsub._loop = None
+            self.workers.stop()
+            _close_loop(self.loop)
+
+
+class _ServerHost:
+    """A server that is up in another thread of this process, as a host."""
+
+    def __init__(self, server: Any) -> None:
+        self.loop, self.workers, self.create_task = server.loop, server.workers, server.create_task
+
+    def release(self) -> None:
+        """It goes on without this client."""
+
+
+class _TestAdapter(Adapter):
+    """The far side of a conn whose plain functions run in worker threads, as a server's do."""
+
+    __slots__ = ("host",)
+
+    def __init__(self, host: Any) -> None:
+        super().__init__()
+        self.host = host
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.host.workers.run(self.host.loop, call, *arguments)
+
+
+class _TestWire:
+    """The wire of a test: what is sent to the client lies in its inbox."""
+
+    def __init__(self, host: Any, session: _Session, inbox: _Inbox) -> None:
+        self.host = host
+        self.session = session
+        self.inbox = inbox
+        self.loop = host.loop
+        self.thread = _get_ident()
+        self.create_task = host.create_task
+        self.kept: set[Any] = set()
+        self.all_done: Any = None
+
+    @staticmethod
+    def encode(data: str | bytes) -> str | bytes:
+        return data
+
+    def write(self, data: str | bytes) -> None:
+        if not self.session.closed:
+            self.inbox.put(jsonlib.loads(data) if isinstance(data, str) else _decode_binary_from_server(data))
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.host.workers.run(self.loop, call, *arguments)
+
+    def keep(self, socket: Any) -> None:
+        self.kept.add(socket)
+
+    def release(self, socket: Any) -> None:
+        self.kept.discard(socket)
+        if not self.kept and self.all_done is not None:
+            _resolve(self.all_done)
+
+    def pause_reading(self) -> None:
+        """A test sends as much as it likes."""
+
+    def resume_reading(self) -> None:
+        """It was not paused."""
+
+    def cut_off(self) -> None:
+        self.close(1013, "too slow")
+
+    def close(self, code: int, reason: str) -> None:
+        if not self.session.closed:
+            self.inbox.put(("closed", code, None, None, reason))
+            self.session.ended("closed", code)
+
+
+def _decode_binary_from_server(data: bytes) -> list[Any]:
+    """Read a binary frame as a client does: ``[join_ref, ref, topic, event, payload]``."""
+    count = (3, 4, 2)[data[0]]
+    fields, at = [], 1 + count
+    for length in data[1 : 1 + count]:
+        fields.append(data[at : at + length].decode())
+        at += length
+    payload = data[at:]
+    if data[0] == 0:
+        return [fields[0] or None, None, *fields[1:], payload]
+    if data[0] == 1:
+        join_ref, ref, topic, status = fields
+        return [join_ref or None, ref or None, topic, "phx_reply", {"status": status, "response": payload}]
+    return [None, None, *fields, payload]
 
 # ==========================================================================================
 # 17. Command line                                               depends on: all that is above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import stat
@@ -180,6 +181,11 @@ MISTAKES = [
     ("routes empty", "empty has no router and no endpoint", "routes app:Router"),
     ("server empty", "empty has no endpoint: write `app = phoenix.Endpoint(Router)`", ""),
     ("server router_only --port 99999", "99999 is not a port", "server router_only --port 4000"),
+    ("--prot 4001", "unknown argument '--prot'.", "--help"),
+    ("--verison", "unknown argument '--verison'. Did you mean '--version'?", "--help"),
+    ("--", "unknown argument '--'.", "--help"),
+    ("routes app 'a b'", "unknown argument 'a b'.", "routes app:Router"),
+    ("sever app 'a b'", "unknown command 'sever'.", "server app 'a b'"),
     ("server --prot 4001", "unknown argument '--prot'. Did you mean '--port'?", "server app:app --port 4000"),
     ("server --port abc", "argument --port: invalid int value: 'abc'", "server app:app --port 4000"),
     ("server app two", "two of these apps listen on port 4000", "server app two --port 4000"),
@@ -215,7 +221,7 @@ def test_a_mistake_is_answered_with_the_line_to_type(
     monkeypatch.delenv("PORT", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))  # those that are imported now are forgotten
-    assert phoenix.main(typed.split()) == 2
+    assert phoenix.main(shlex.split(typed)) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("phoenix: ") and "Traceback" not in printed.err
     assert said.format(folder) in printed.err
@@ -362,8 +368,8 @@ def package(tmp_path: Path) -> Path:
     ],
 )
 def test_a_copy_beside_the_app_is_one_module(hello: Path, arguments: list[str], prefix: str) -> None:
-    if arguments[0] == "-P" and sys.version_info < (3, 11):
-        arguments, prefix = ["-s", *arguments[1:]], prefix
+    if sys.version_info < (3, 11):
+        arguments = [each for each in arguments if each != "-P"]  # which says: no folder of the script in sys.path
     shutil.copy(ROOT / "phoenix.py", hello)
     (hello / "app.py").write_text(HELLO + COPIES)
     done = run(*arguments, "routes", "app:Router", cwd=hello)
@@ -668,7 +674,7 @@ def test_files_of_the_user_are_never_touched(made: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(hello: Path) -> None:
     done = phoenix_command("new", "shop", "app.py/shop", cwd=hello)
-    assert done.returncode == 1 and done.stderr == "phoenix: cannot write app.py/shop/.gitignore: Not a directory\n"
+    assert done.returncode == 1 and done.stderr == "phoenix: cannot write app.py/shop/app.py: Not a directory\n"
 
 
 def test_a_folder_where_a_file_is_meant_to_be_is_an_error_of_one_line(tmp_path: Path) -> None:

@@ -704,11 +704,9 @@ def full_app() -> Endpoint:
 
 def test_all_plain_functions_of_a_request_share_one_thread_from_the_endpoint_to_the_action(visits: list[int]) -> None:
     with Serving(full_app()) as server, server.client() as client:
-        for method in ("GET", "POST"):
+        for send in (lambda: client.get("/show"), lambda: client.post("/show", "a=1")):
             visits.clear()
-            threads = client.send(
-                method, "/show", "a=1", {"content-type": "application/x-www-form-urlencoded"}
-            ).text.split("|")
+            threads = send().text.split("|")
             assert len(threads) == 7 and len(set(threads)) == 1 and threads[0].startswith("phoenix-worker")
             assert len(visits) == 1
 
@@ -827,7 +825,7 @@ async def use_a_task(conn: Conn, params: Any) -> Conn:
 async def use_wait_for(conn: Conn, params: Any) -> Conn:
     try:
         await asyncio.wait_for(asyncio.Event().wait(), 0.01)
-    except TimeoutError:
+    except asyncio.TimeoutError:  # noqa: UP041 - in 3.10 they are two
         return conn.text("timed out")
     return conn.text("not")
 
@@ -881,6 +879,42 @@ def test_the_tools_of_asyncio_work_in_an_action(action: Any, text: str, before: 
 
     with Serving(Endpoint(Router, plugs=before, **PLAIN)) as server, server.client() as client:
         assert [client.get("/").text for _ in range(2)] == [text, text]
+
+
+class NotFound:
+    """What an action returns instead of the conn."""
+
+
+async def fall_back_async(conn: Conn, result: object) -> Conn:
+    await asyncio.sleep(0)
+    return note(conn, "fallback").send_resp(404, "|".join(trail(conn)))
+
+
+def fall_back(conn: Conn, result: object) -> Conn:
+    return note(conn, "fallback").send_resp(404, "|".join(trail(conn)))
+
+
+@pytest.mark.parametrize("fallback, place", [(fall_back, "fallback@worker"), (fall_back_async, "fallback@loop")])
+@pytest.mark.parametrize("action", ["plain", "stepped", "awaiting"])
+def test_the_fallback_of_an_action_runs_where_it_is_written_for(fallback: Any, place: str, action: str) -> None:
+    class Falling(Controller):
+        action_fallback = fallback
+
+        def plain(self, conn: Conn, params: Any) -> Any:
+            return NotFound()
+
+        async def stepped(self, conn: Conn, params: Any) -> Any:
+            return NotFound()
+
+        async def awaiting(self, conn: Conn, params: Any) -> Any:
+            await asyncio.sleep(0)
+            return NotFound()
+
+    class Router(phoenix.Router):
+        get("/", Falling, action)
+
+    with Serving(Endpoint(Router, **PLAIN)) as server, server.client() as client:
+        assert [(got.status, got.text) for got in (client.get("/"), client.get("/"))] == [(404, place)] * 2
 
 
 # --- Context variables --------------------------------------------------------------------

@@ -18,4 +18,4 @@ class Router(phoenix.Router):
     websocket("/", echo, max_size=32 << 20, compress="--compress" in sys.argv, ping_interval=600)
 
 
-phoenix.Endpoint(Router, log=False, static=False).run()
+phoenix.Endpoint(Router, log=False, static=False, env="prod").run()
