@@ -1480,16 +1480,17 @@ class Pipeline(metaclass=_Recording):
 
 
 # ==========================================================================================
-# 4. Params                                                               depends on: Ground
+# 4. Params                                                         depends on: Ground, Conn
 # ==========================================================================================
 #
 # What a client sends arrives as a query string, a form, a multipart body, JSON or cookies.
 # This chapter turns each of them into one shape: maps of strings, lists and uploads, where
-# the field name `user[tags][]` says where its value belongs. It is pure: bytes go in, values
-# come out, and whatever a client could make large has a limit.
+# the field name `user[tags][]` says where its value belongs. The codecs are pure: bytes go in,
+# values come out, and whatever a client could make large has a limit.
 #
-# Read it in three parts: the errors and `Params`; the codecs for text (query, cookies, JSON);
-# then uploads and the multipart parser, which works on a body that arrives in pieces.
+# Read it in four parts: the errors and `Params`; the codecs for text (query, forms, JSON); then
+# uploads and the multipart parser, which works on a body that arrives in pieces; at last the
+# words of a conn for params, and the plugs that fill them.
 #
 # Sources: Plug.Conn.Query, Plug.Conn.Cookies, Plug.Parsers, the WHATWG URL and HTML standards,
 # RFC 2046 §5.1 and RFC 7578 (multipart), RFC 8187 (`filename*`), RFC 8259 (JSON).
@@ -1498,6 +1499,7 @@ __all__ += [
     "BadEncodingError", "InvalidQueryError", "ParseError",
     "UnsupportedMediaTypeError", "MultipartParser", "Params", "Upload",
     "decode_query", "encode_query", "parse_content_type", "parse_json", "scrub",
+    "Parsers", "method_override", "head_as_get",
 ]  # fmt: skip
 
 
@@ -10483,6 +10485,7 @@ class Timeouts:
 
 _NEVER = float("inf")
 _TURN = 64  # requests of one connection that are answered before others have their turn
+_UNSENT = 131_072  # bytes that the system holds for a client until the network takes them
 _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
 _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves ...
 _FILE_PIECE = 262_144  # ... in pieces, each of which has the time to write that any other response has
@@ -11375,6 +11378,8 @@ class Server:
             ssl_handshake_timeout=self.timeouts.head if self.tls else None,
         )  # fmt: skip
         self.port = self._listener.sockets[0].getsockname()[1]
+        for listener in self._listener.sockets:
+            _shorten_queue(listener)
         if self.on_start is not None:
             self.on_start(self)
 
@@ -11419,6 +11424,22 @@ class Server:
         self.workers.stop()
 
 
+def _shorten_queue(listener: Any) -> None:
+    """Let the system hold little that it cannot send yet, for each connection that this socket accepts.
+
+    By itself it takes megabytes for one client, and says only every megabyte that a slow one has read something: as if
+    it did not read at all.
+    """
+    import socket
+
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux, macOS
+    if option is not None and listener.family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            listener.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
+        except OSError:
+            pass
+
+
 def _task_maker(loop: Any) -> Callable[[Any], Any]:
     """Return how this loop makes tasks: from Python 3.12 on, they begin to run at once, and may never be scheduled."""
     if sys.version_info >= (3, 12):
@@ -11440,7 +11461,7 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 # RFC 9110 §13 (conditional requests), §14 (ranges).
 
 __all__ += [
-    "Endpoint", "Static", "Parsers", "method_override", "head_as_get", "RequestLogger",
+    "Endpoint", "Static", "RequestLogger",
     "InvalidPathError", "ConfigError",
 ]  # fmt: skip
 
@@ -13365,6 +13386,7 @@ class TestSocket:
         self.timeout = timeout  # seconds
         self._refs = 0
         self._inbox = _Inbox()
+        self._heard: list[tuple[str, _Inbox]] = []  # topics, and what is broadcast there
         self._wire: Any = None
         self._host: Any = _TestHost.of(self.endpoint)
         try:
@@ -13453,6 +13475,8 @@ class TestSocket:
         try:
             self._on_loop(hang_up())
         finally:
+            for topic, inbox in self._heard:
+                self.endpoint.pubsub.unsubscribe(topic, inbox.put)
             self._host = None
             host.release()
 
@@ -13484,13 +13508,10 @@ class TestChannel:
         self.client = client
         self.topic = topic
         self._broadcasts = _Inbox()
+        client._heard.append((topic, self._broadcasts))
         client.endpoint.pubsub.subscribe(topic, self._broadcasts.put)
         self.join_ref = client._send(None, topic, "phx_join", params)
-        try:
-            self.response = self.assert_reply(self.join_ref, status, timeout=timeout)
-        except AssertionError:
-            client.endpoint.pubsub.unsubscribe(topic, self._broadcasts.put)
-            raise
+        self.response = self.assert_reply(self.join_ref, status, timeout=timeout)
 
     @property
     def socket(self) -> Socket | None:
@@ -13505,7 +13526,6 @@ class TestChannel:
     def leave(self, payload: Mapping[str, Any] | None = None) -> None:
         """Leave the topic, and wait until that is answered."""
         self.assert_reply(self.push("phx_leave", payload), "ok")
-        self.client.endpoint.pubsub.unsubscribe(self.topic, self._broadcasts.put)
 
     def assert_reply(
         self, ref: str, status: str = "ok", response: Any = None, *, timeout: float | None = None
@@ -13810,10 +13830,10 @@ def _run_command(words: list[str]) -> int | None:
     if not words[0].startswith("-") and words[0] not in commands:
         raise _unknown_command(words, commands)
     options, rest = parser.parse_known_args(words)
-    if rest:
-        known = commands[words[0]]._option_string_actions if words[0] in commands else ()
-        hint = _did_you_mean(rest[0], known)
-        raise _Refused(f"unknown argument {rest[0]!r}.{hint} Expected a line such as:", options.line)
+    if rest or "run" not in options:
+        unknown = (rest or words)[0]
+        hint = _did_you_mean(unknown, (commands.get(words[0]) or parser)._option_string_actions)
+        raise _Refused(f"unknown argument {unknown!r}.{hint} Expected a line such as:", options.line)
     return options.run(options)  # type: ignore[no-any-return]
 
 
@@ -13832,7 +13852,14 @@ def _unknown_command(words: list[str], names: Iterable[str]) -> _Refused:
         wanted = near[0] if near else None
     if wanted is None:
         return _Refused(f"unknown command {words[0]!r}. To list the commands type:", "--help")
-    return _Refused(f"unknown command {words[0]!r}. Did you mean {wanted!r}?", " ".join([wanted, *words[1:]]))
+    return _Refused(f"unknown command {words[0]!r}. Did you mean {wanted!r}?", _typed(wanted, *words[1:]))
+
+
+def _typed(*words: str) -> str:
+    """Return words as one would type them: quoted where the shell needs it, empty ones left out."""
+    import shlex
+
+    return shlex.join(filter(None, words))
 
 
 def _command_parser() -> tuple[Any, Mapping[str, Any]]:
@@ -13841,9 +13868,10 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise _Refused(f"{message}. Expected a line such as:", self.get_default("line") or "--help")
+            raise _Refused(f"{message}. Expected a line such as:", self.get_default("line"))
 
     parser = Parser(prog=_program(), allow_abbrev=False, description="Phoenix, the web framework in one file.")
+    parser.set_defaults(line="--help")
     parser.add_argument("--version", action="version", version=f"phoenix {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
 
@@ -14071,7 +14099,7 @@ def _js(options: Any) -> None:
     folder, name = os.path.split(path)
     scaffold = _Scaffold(folder, options.force)
     scaffold.write(name, _read_file(source))
-    scaffold.report_kept(f"js {options.path}")
+    scaffold.report_kept("js", options.path)
 
 
 def _read_file(path: str) -> bytes:
@@ -14108,10 +14136,11 @@ class _Scaffold:
     def _say(self, colour: str, word: str, what: str) -> None:
         print(f"* {_coloured(colour, f'{word:9}', sys.stdout)} {what}")
 
-    def report_kept(self, line: str) -> None:
+    def report_kept(self, *words: str) -> None:
+        """Say how often a file was kept, and that *words* with --force would replace it."""
         if self.kept:
             files = "1 file that differs was" if self.kept == 1 else f"{self.kept} files that differ were"
-            print(f"\n{files} kept as before. To replace what was kept:\n\n    {_program()} {line} --force")
+            print(f"\n{files} kept as before. To replace what was kept:\n\n    {_program()} {_typed(*words)} --force")
 
 
 # --- New apps -----------------------------------------------------------------------------
@@ -14131,11 +14160,11 @@ def _new(options: Any) -> None:
         scaffold.write("priv/static/js/phoenix.js", _read_file(client))
     else:
         print("* phoenix.js was not found beside phoenix.py: copy it to priv/static/js/ when you need channels")
-    scaffold.report_kept(" ".join(["new", name, path, *(["--one-file"] if options.one_file else [])]))
+    scaffold.report_kept("new", name, path, "--one-file" if options.one_file else "")
     python = os.path.basename(sys.executable or "python").removesuffix(".exe")
     print(f"\n{camelize(name)} is ready. Start it, then open http://localhost:4000; or run its tests:\n")
     if os.path.abspath(path) != os.getcwd():
-        print(f"    cd {path}")
+        print(f"    {_typed('cd', path)}")
     print(f"    {python} app.py\n    {python} -m unittest\n")
 
 
@@ -14149,7 +14178,7 @@ def _check_app_name(name: str, options: Any) -> None:
     folder = options.path or (name if os.path.basename(name) != name else "")
     raise _Refused(
         f"{name!r} cannot be the name of an app, expected lower-case letters, digits and _, as in:",
-        " ".join(filter(None, ["new", better, folder, "--one-file" if options.one_file else ""])),
+        _typed("new", better, folder, "--one-file" if options.one_file else ""),
     )
 
 

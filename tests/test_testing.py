@@ -381,8 +381,8 @@ def test_async_functions_share_one_loop(client: TestClient) -> None:
 
 
 def test_the_client_works_inside_a_running_loop(client: TestClient) -> None:
-    async def test() -> tuple[str, str, str]:
-        return tuple(client.text_response(client.get(path)) for path in ("/patient", "/thread", "/patient"))  # type: ignore[return-value]
+    async def test() -> list[str]:
+        return [client.text_response(client.get(path)) for path in ("/patient", "/thread", "/patient")]
 
     first, _, second = asyncio.run(test())
     assert first == second
