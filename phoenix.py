@@ -10488,7 +10488,7 @@ _TURN = 64  # requests of one connection that are answered before others have th
 _UNSENT = 131_072  # bytes that the system holds for a client until the network takes them
 _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
 _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves ...
-_FILE_PIECE = 262_144  # ... in pieces, each of which has the time to write that any other response has
+_FILE_PIECE = 1_048_576  # ... in pieces, which the system takes or refuses at once
 
 
 # --- Worker threads -----------------------------------------------------------------------
@@ -10626,8 +10626,8 @@ class _Connection(Adapter):
         parser.receive_data(data)
         if self.request is None:
             self._next_requests()
-        elif self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        elif self.waiter is not None:
+            _wake(self.waiter)
         if parser.buffered > self.server.read_ahead and not self.reading_paused and not self.discarding:
             self.reading_paused = True
             self.transport.pause_reading()
@@ -10649,8 +10649,7 @@ class _Connection(Adapter):
     def resume_writing(self) -> None:
         self.writing_paused = False
         for future in self.drainers:
-            if not future.done():
-                future.set_result(None)
+            _wake(future)
         timeouts = self.server.timeouts
         if self.waiter is not None:
             self._allow(timeouts.body)
@@ -10695,8 +10694,8 @@ class _Connection(Adapter):
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
         self.closed = self.discarding = True
-        if self.task is not None and (self.server.stopping or self.conn is not None and self.conn.state == "file"):
-            self.task.cancel()  # in this order: asyncio must stop watching the socket before it is gone
+        if self.task is not None and self.server.stopping:
+            self.task.cancel()
         self.transport.abort()
 
     # --- Requests ---------------------------------------------------------------------------
@@ -10947,36 +10946,64 @@ class _Connection(Adapter):
         return None
 
     async def _stream_file(self, conn: Any, file: Any) -> None:
-        """Send a large file from disk to socket, piece by piece."""
+        """Send a large file, as fast as the client reads."""
         offset, end = file.offset, file.offset + file.length
         with open(file.path, "rb", buffering=0) as stream:
             self._write_head(conn, b"content-length: %d" % file.length)
+            if hasattr(os, "sendfile") and self.server.tls is None:
+                offset = await self._sendfile(conn, stream, offset, end)
+            stream.seek(offset)
             while offset < end:
-                self._allow(self.server.timeouts.write)
-                count = await self._send_piece(conn, stream, offset, min(_FILE_PIECE, end - offset))
-                if not count:
+                part = stream.read(min(_READ_AHEAD, end - offset))
+                if not part:
                     raise PhoenixError(f"the file {file.path} has become shorter")
-                offset += count
-        self._allow(_NEVER)
+                self._send(part)
+                await self.drain(conn)
+                offset += len(part)
         self._done(conn)
 
-    async def _send_piece(self, conn: Any, stream: Any, offset: int, size: int) -> int:
-        server = self.server
-        if server.has_sendfile:
-            try:
-                count: int = await server.loop.sendfile(self.transport, stream, offset, size, fallback=False)
-                return count
-            except ConnectionError:
-                raise ClientDisconnected from None
-            except (NotImplementedError, RuntimeError):  # not on this loop, this system or this kind of file
-                if self.transport.is_closing():
-                    raise ClientDisconnected from None
-                server.has_sendfile = False
-        stream.seek(offset)
-        part = stream.read(size)
-        self._send(part)
-        await self.drain(conn)
-        return len(part)
+    async def _sendfile(self, conn: Any, stream: Any, offset: int, end: int) -> int:
+        """Let the system copy from disk to socket, and return how far it came: not every file allows it.
+
+        asyncio's own ``sendfile`` does not tell whether the client reads, and uvloop has none.
+        """
+        self.transport.set_write_buffer_limits(high=0)
+        await self.drain(conn)  # what was written before goes first
+        self.transport.set_write_buffer_limits()
+        number = os.dup(self.transport.get_extra_info("socket").fileno())  # asyncio watches the socket's own number
+        try:
+            while offset < end:
+                try:
+                    count = os.sendfile(number, stream.fileno(), offset, min(_FILE_PIECE, end - offset))
+                except BlockingIOError:
+                    await self._writable(number)
+                    continue
+                if not count:
+                    break
+                offset += count
+                self.ahead += count
+                await self.drain(conn)
+        except ConnectionError:
+            raise ClientDisconnected from None
+        except OSError:
+            pass
+        finally:
+            os.close(number)
+        return offset
+
+    async def _writable(self, number: int) -> None:
+        """Wait until the client has read something."""
+        loop = self.server.loop
+        future = loop.create_future()
+        self._allow(self.server.timeouts.write)
+        self.drainers.append(future)
+        loop.add_writer(number, _wake, future)
+        try:
+            await future
+        finally:
+            loop.remove_writer(number)
+            self.drainers.remove(future)
+            self._allow(_NEVER)
 
     def _send(self, data: bytes) -> None:
         if self.closed:
@@ -11083,6 +11110,11 @@ async def _send_async_parts(conn: Any, parts: Any, has_body: bool) -> None:
     finally:
         if hasattr(parts, "aclose"):
             await parts.aclose()
+
+
+def _wake(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _clean_up(conn: Any) -> None:
@@ -11356,7 +11388,6 @@ class Server:
         self.cut_off = 0  # clients that did not keep up with what was sent to them
         self.thread = 0
         self.stopping = False
-        self.has_sendfile = True  # until the loop says that it has none
         self.read_ahead = _READ_AHEAD + self.limits.line + self.limits.headers  # a head always finds room
         self.now = 0.0
         self.tail = self.tail_close = self.tail_keep_alive = b""
@@ -13059,8 +13090,18 @@ def run_plug(conn: Any, target: Any, /, *arguments: Any, **options: Any) -> Any:
     return _TestLoop().finish(run_steps(conn, _steps([PlugEntry(target, arguments, options, _caller())])))
 
 
+_left_loops: list[Any] = []  # to be closed when the next is made: a finalizer, which runs anywhere, must not wait
+
+
+def _close_left_loops() -> None:
+    while _left_loops:
+        _close_loop(_left_loops.pop())
+
+
 class _TestLoop:
     """Runs what has to wait, on an event loop that is made for the first and kept for those that follow."""
+
+    _closed_at_exit: ClassVar[bool] = False
 
     def __init__(self, timeout: float = 10) -> None:
         self.timeout = timeout  # seconds
@@ -13081,10 +13122,15 @@ class _TestLoop:
         import asyncio
 
         if self._loop is None:
+            import atexit
             import weakref
 
+            if not _TestLoop._closed_at_exit:  # before the first finalizer is made, so that it is called after them
+                _TestLoop._closed_at_exit = True
+                atexit.register(_close_left_loops)
+            _close_left_loops()
             self._loop = asyncio.new_event_loop()
-            weakref.finalize(self, _close_loop, self._loop)
+            weakref.finalize(self, _left_loops.append, self._loop)
         if asyncio._get_running_loop() is None:
             return self._run(self._loop, awaitable)
         return _in_thread(self._run, self._loop, awaitable)  # the test is an `async def` itself

@@ -337,8 +337,8 @@ def test_colours_are_for_terminals_that_want_them(tmp_path: Path, variables: dic
     parent, child = os.openpty()
     try:
         subprocess.run(
-            [sys.executable, "-m", "phoenix", "rotes"], cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT), **variables),
-            stderr=child, timeout=60,
+            [sys.executable, "-m", "phoenix", "rotes"], cwd=tmp_path,
+            env=environment(PYTHONPATH=str(ROOT), **variables), stderr=child, timeout=60,
         )  # fmt: skip
         assert (b"\x1b[" in os.read(parent, 10_000)) is coloured
     finally:
@@ -392,7 +392,9 @@ def test_a_copy_beside_the_app_is_one_module(hello: Path, arguments: list[str], 
 
 def test_a_copy_under_another_name_is_one_module(hello: Path) -> None:
     shutil.copy(ROOT / "phoenix.py", hello / "px.py")
-    (hello / "app.py").write_text(HELLO.replace("import phoenix\nfrom phoenix", "import px as phoenix\nfrom px") + COPIES)
+    (hello / "app.py").write_text(
+        HELLO.replace("import phoenix\nfrom phoenix", "import px as phoenix\nfrom px") + COPIES
+    )
     assert run("px.py", "routes", cwd=hello).stdout == f"['px']\n{ROUTES_OF_HELLO}"
 
 
@@ -631,7 +633,9 @@ def test_in_production_it_answers_with_its_error_pages(new_app: Path, start_in: 
     server = start_in(new_app, "app.py", PHOENIX_ENV="prod", SECRET_KEY_BASE="s" * 64)
     missing = server.request("/nowhere")
     assert (missing.status, missing.text) == (404, "Page not found - 404")
-    assert server.request("/nowhere", headers={"accept": "application/json"}).json == {"errors": {"detail": "Not Found"}}
+    assert server.request("/nowhere", headers={"accept": "application/json"}).json == {
+        "errors": {"detail": "Not Found"}
+    }
     assert server.request("/").status == 200
 
 

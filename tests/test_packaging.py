@@ -33,10 +33,12 @@ app = phoenix.Endpoint(Router)
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Run a command without anything of this environment that Python would listen to; return what it printed."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PHOENIX", "PIP_"))}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PHOENIX", "PIP_"))
+    }
     done = subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=120,
+        [str(word) for word in command], cwd=cwd, env=variables, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -60,7 +62,17 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    run(programs / "python", "-m", "pip", "install", "-q", "--no-index", "--disable-pip-version-check", wheel, cwd=folder)
+    run(
+        programs / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--disable-pip-version-check",
+        wheel,
+        cwd=folder,
+    )
     return programs
 
 
@@ -82,9 +94,14 @@ def test_the_newest_python_of_the_classifiers_is_not_older_than_the_one_that_run
 def test_the_wheel_holds_the_module_and_the_client_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-        metadata = next(archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = next(
+            archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA")
+        )
         assert archive.read("phoenix.py") == (wheel.parent / "phoenix.py").read_bytes()
-    assert [re.sub(r"^phoenix[^/]*\.data/", "", name) for name in names] == ["phoenix.py", "data/share/phoenix/phoenix.js"]
+    assert [re.sub(r"^phoenix[^/]*\.data/", "", name) for name in names] == [
+        "phoenix.py",
+        "data/share/phoenix/phoenix.js",
+    ]
     assert f"Version: {phoenix.__version__}\n" in metadata and "Requires-Dist" not in metadata
     assert "Description-Content-Type: text/markdown" in metadata
 
@@ -125,20 +142,28 @@ def test_the_installed_client_is_found(environment: Path, wheel: Path, tmp_path:
     assert (tmp_path / "client.js").read_bytes() == (wheel.parent / "phoenix.js").read_bytes()
 
 
-def test_an_installed_endpoint_with_channels_serves_the_client(
-    environment: Path, wheel: Path, tmp_path: Path
-) -> None:
+def test_an_installed_endpoint_with_channels_serves_the_client(environment: Path, wheel: Path, tmp_path: Path) -> None:
     mount = 'with phoenix.socket("/ws"):\n        phoenix.channel("rooms", phoenix.Channel)\n'
-    (tmp_path / "app.py").write_text(HELLO.replace("get(\"/hello", f"{mount}    get(\"/hello"))
+    (tmp_path / "app.py").write_text(HELLO.replace('get("/hello', f'{mount}    get("/hello'))
     code = "import app; c = app.app.test(); print(len(c.response(c.get('/js/phoenix.js'))))"
-    assert int(run(environment / "python", "-c", code, cwd=tmp_path)) == len((wheel.parent / "phoenix.js").read_text("utf-8"))
+    assert int(run(environment / "python", "-c", code, cwd=tmp_path)) == len(
+        (wheel.parent / "phoenix.js").read_text("utf-8")
+    )
 
 
 @pytest.mark.parametrize("option", ["--target", "--prefix"])
 def test_the_client_is_found_wherever_pip_has_put_it(
     environment: Path, wheel: Path, tmp_path: Path, option: str
 ) -> None:
-    pip: list[str | Path] = [environment / "python", "-m", "pip", "install", "-q", "--no-index", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        environment / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--disable-pip-version-check",
+    ]
     run(*pip, "--ignore-installed", option, tmp_path / "there", wheel, cwd=tmp_path)
     found = next((tmp_path / "there").rglob("phoenix.py"))
     code = f"import sys; sys.path.insert(0, {str(found.parent)!r}); import phoenix; phoenix.main(['js', 'client.js'])"

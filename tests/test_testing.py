@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -256,7 +257,7 @@ def test_a_request_has_one_body() -> None:
 
 
 def test_files_are_sent_with_the_fields_of_the_form(client: TestClient) -> None:
-    text = Upload("a \"b\".txt", "text/plain", "grüße".encode())
+    text = Upload('a "b".txt', "text/plain", "grüße".encode())
     assert client.json_response(client.post("/files", files={"doc": text})) == [['a "b".txt', "text/plain", "grüße"]]
     two = [Upload("1.csv", "text/csv", b"1"), Upload("2.csv", "text/csv", b"2\r\n--")]
     found = client.json_response(client.post("/files", {"doc": {"title": "Größe + mehr"}}, files={"doc[files][]": two}))
@@ -397,16 +398,28 @@ def test_a_request_that_never_ends_fails_the_test(app: Endpoint) -> None:
     assert client.get("/patient").status == 200
 
 
-def test_a_client_leaves_no_loop_behind(app: Endpoint) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ResourceWarning)
-        client = app.test()
-        client.get("/patient")
-        loop = client._loop._loop
-        assert loop is not None and not loop.is_closed()
-        del client
-        gc.collect()
-        assert loop.is_closed()
+def test_the_loop_of_a_client_that_is_gone_is_closed_when_the_next_is_made(app: Endpoint) -> None:
+    client = app.test()
+    client.get("/patient")
+    loop = client._loop._loop
+    del client
+    gc.collect()
+    assert loop is not None and app.test().get("/patient").status == 200
+    assert loop.is_closed()
+
+
+def test_no_loop_is_left_open_at_the_end(tmp_path: Path) -> None:
+    code = "import sys; sys.path[:0] = sys.argv[1:]; from test_testing import make_app; app = make_app()"
+    code += "; kept, _ = app.test(), app.test().get('/patient'); kept.get('/patient'); app.test().get('/patient')"
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", code, str(here), str(here.parent)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_chunks_are_collected_whatever_generates_them(client: TestClient) -> None:
