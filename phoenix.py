@@ -3890,7 +3890,9 @@ class _InlineTemplate:
     def __init__(self, file: str, source: str, where: str) -> None:
         self.name, _, self.extension = file.rpartition(".")
         if "." not in self.name:
-            raise DefinitionError(f'{where}: template {file!r} needs a format and an engine in its name: "show.html.eex"')
+            raise DefinitionError(
+                f'{where}: template {file!r} needs a format and an engine in its name: "show.html.eex"'
+            )
         self.source = source
         self.where = where
         self.engine: Any = None
@@ -4115,16 +4117,16 @@ class View(metaclass=_Recording):
         """Answer a name that there is no template for; an error, unless a view overrides this."""
         cls = type(self)
         place = "in its class body" if cls.root is None else f'at "{"/".join(filter(None, (cls.root, cls._folder())))}"'
-        known = "".join(f"\n* {known}" for known in sorted(cls.templates()))
+        known = "\n".join(f"* {name}" for name in sorted(cls.templates()))
+        compiled = f"The following templates were compiled:\n\n{known}" if known else "No templates were compiled"
         raise TemplateNotFoundError(
             f'Could not render "{name}" for {_name_of(cls)}, please define a clause for render/2 or define a template'
-            f" {place}.{_did_you_mean(name, cls.templates())} "
-            + (f"The following templates were compiled:\n{known}" if known else "No templates were compiled for this module."),
+            f" {place}.{_did_you_mean(name, cls.templates())} {compiled}{'' if known else ' for this module.'}",
             cls,
             name,
         )
 
-    def _render_partial(self, conn: Any, *arguments: Any, **more: Any) -> Any:
+    def _render_partial(self, *arguments: Any, conn: Any = None, **more: Any) -> Any:
         """``render`` inside templates: ``render("row.html", user=user)``, or with another view in front."""
         view: Any = self
         if arguments and not isinstance(arguments[0], str):
@@ -4132,7 +4134,7 @@ class View(metaclass=_Recording):
         if not 1 <= len(arguments) <= 2:
             raise ArgumentError('render in a template takes a name and values: render("row.html", user=user)')
         name, assigns = arguments if len(arguments) == 2 else (arguments[0], {})
-        if assigns.__class__ is _LayoutAssigns and not more and assigns.page == (_view_instance(view), name):
+        if isinstance(assigns, _LayoutAssigns) and not more and assigns.page == (_view_instance(view), name):
             return assigns["inner"]  # a layout asks for the page it is put around, and that is there already
         return render(view, name, {"conn": conn, **assigns, **more})
 
@@ -4194,7 +4196,7 @@ class _BoundTemplate:
         conn = assigns.get("conn")
         scope = dict(self._scope)
         for name, function in self._conn_names.items():
-            scope[name] = functools.partial(function, conn) if name == "render" else functools.partial(function, conn=conn)
+            scope[name] = functools.partial(function, conn=conn)
         return self._render(assigns, scope)
 
 
@@ -5244,7 +5246,7 @@ class Route:
         return params
 
     def sample_paths(self, longest: int) -> Iterator[list[str]]:
-        """Yield paths that match, one of each kind up to *longest* segments, whose parameters are like no other text."""
+        """Yield paths that match, one of each kind up to *longest* segments, with parameters like no other text."""
         path = [segment.text + "\0" if segment.kind == ":" else segment.text for segment in self.segments]
         if not self.segments or self.segments[-1].kind != "*":
             yield path
@@ -5435,7 +5437,8 @@ class _Helper:
         if not values or len(values) - 1 not in by_count:
             raise ArgumentError(
                 f"no function clause for {self.router.__name__}.helpers.{self.name} and action {chosen[0].action!r}"
-                f" with {len(values)} values. The following actions/clauses are supported:\n\n" + self._signatures(chosen)
+                f" with {len(values)} values. The following actions/clauses are supported:\n\n"
+                + self._signatures(chosen)
             )
         *values_of_path, more = values
         route = by_count[len(values_of_path)]
@@ -5665,7 +5668,9 @@ class _RouterRecorder:
     def _checked_hosts(self, host: Any, where: str) -> tuple[str, ...]:
         hosts: list[Any] = [host] if isinstance(host, str) or not isinstance(host, Iterable) else list(host)
         if not hosts or not all(isinstance(each, str) and each for each in hosts):
-            raise DefinitionError(f"{where}: expected router scope host= to be a string or list of strings, got: {host!r}")
+            raise DefinitionError(
+                f"{where}: expected router scope host= to be a string or list of strings, got: {host!r}"
+            )
         return tuple(each.lower() for each in hosts)
 
     def route(
@@ -5707,7 +5712,7 @@ class _RouterRecorder:
             return None
         helper = "_".join((*scope.as_, name))
         if helper == "static":
-            raise DefinitionError(f"{where}: `static` is a reserved route prefix: give the route another name with as_=")
+            raise DefinitionError(f"{where}: `static` is a reserved route prefix: name the route otherwise, with as_=")
         return helper
 
     def forward(self, path: str, target: Any, options: dict[str, Any], where: str) -> Route:
@@ -5771,7 +5776,8 @@ class _RouterRecorder:
         resource = self.scopes[-1].resource
         if resource is None:
             raise DefinitionError(
-                f"{where}: {word}() must stand directly inside resources: `with resources(...):` and then `with {word}():`"
+                f"{where}: {word}() must stand directly inside resources: write `with resources(...):`, and below it"
+                f" `with {word}():`"
             )
         return resource
 
@@ -5941,7 +5947,9 @@ class _WSGIPlug:
         head: list[Any] = []
         written: list[bytes] = []
 
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        def start_response(
+            status: str, headers: list[tuple[str, str]], exc_info: Any = None
+        ) -> Callable[[bytes], object]:
             head[:] = [status, headers]
             return written.append
 
@@ -6069,7 +6077,8 @@ class Router(metaclass=_Recording):
         longest = max((len(route.segments) for route in cls.routes), default=0) + 1
         for route in cls.routes:
             search = cls._tables[route.verb].search
-            found = (search(path, host) or route for host in route.sample_hosts() for path in route.sample_paths(longest))
+            samples = ((path, host) for host in route.sample_hosts() for path in route.sample_paths(longest))
+            found = (search(path, host) or route for path, host in samples)
             earlier = next(found)
             if earlier is not route and all(other.index < route.index for other in found):
                 _warn(
@@ -6168,10 +6177,8 @@ def format_routes(router: type[Router]) -> str:
     rows = [
         (f"{route.helper}_path" if route.helper else "", route.verb, route.path, route.label) for route in router.routes
     ]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    return "".join(
-        f"{helper:>{widths[0]}}  {verb:<{widths[1]}}  {path:<{widths[2]}}  {label}\n" for helper, verb, path, label in rows
-    )
+    first, second, third = (max((len(row[column]) for row in rows), default=0) for column in range(3))
+    return "".join(f"{name:>{first}}  {verb:<{second}}  {path:<{third}}  {label}\n" for name, verb, path, label in rows)
 
 
 # --- Words of a router's body -------------------------------------------------------------
@@ -6205,7 +6212,7 @@ def match(
     assigns: Mapping[str, Any] | None = None,
     private: Mapping[str, Any] | None = None,
 ) -> None:
-    """Answer these verbs at *path*: ``match("MOVE", "/x", mover)``, ``match(["GET", "POST"], ...)``, ``match("*", ...)``."""
+    """Answer a verb without a word of its own, several, or any: ``match("MOVE", ...)``, ``match("*", "/x", mover)``."""
     recorder, where = _recorder("route", "a router", "match"), _caller()
     for verb in [verbs] if isinstance(verbs, str) else verbs:
         recorder.route(verb.upper(), path, target, action, where, as_=as_, assigns=assigns, private=private)
@@ -6242,7 +6249,8 @@ trace = _verb_word("TRACE")
 
 def pipeline(name: str) -> Block:
     """Name a list of plugs, to be run by ``pipe_through``: ``with pipeline("browser"): plug(Conn.fetch_session)``."""
-    return _recorder("pipeline", "a router").pipeline(name, _caller())  # type: ignore[no-any-return]
+    block: Block = _recorder("pipeline", "a router").pipeline(name, _caller())
+    return block
 
 
 def pipe_through(*pipes: str | Callable[..., Any]) -> None:
@@ -6265,7 +6273,8 @@ def scope(
 
     A host that ends in a dot is a prefix. ``as_=False`` drops the names of outer scopes.
     """
-    return _recorder("scope", "a router").scope(path, as_, host, assigns, private, _caller())  # type: ignore[no-any-return]
+    block: Block = _recorder("scope", "a router").scope(path, as_, host, assigns, private, _caller())
+    return block
 
 
 def resources(
@@ -6285,7 +6294,8 @@ def resources(
     *singleton* leaves out index and the id. *name* names helper and nested parameter, *as_* the helper alone.
     """
     settings = {"only": only, "except_": except_, "param": param, "name": name, "as_": as_, "singleton": singleton}
-    return _recorder("resources", "a router").resources(path, target, settings, _caller())  # type: ignore[no-any-return]
+    block: Block = _recorder("resources", "a router").resources(path, target, settings, _caller())
+    return block
 
 
 def resource(
@@ -6299,17 +6309,20 @@ def resource(
 ) -> Block:
     """Write the routes of a resource of which there is one: ``resources(..., singleton=True)``."""
     settings = {"only": only, "except_": except_, "param": "id", "name": name, "as_": as_, "singleton": True}
-    return _recorder("resources", "a router").resources(path, target, settings, _caller())  # type: ignore[no-any-return]
+    block: Block = _recorder("resources", "a router", "resource").resources(path, target, settings, _caller())
+    return block
 
 
 def member() -> Block:
     """Inside ``resources``: routes of one of its items, such as ``POST /users/:id/ban``."""
-    return _recorder("member", "a router").member(_caller())  # type: ignore[no-any-return]
+    block: Block = _recorder("member", "a router").member(_caller())
+    return block
 
 
 def collection() -> Block:
     """Inside ``resources``: routes of the whole, such as ``GET /users/search``."""
-    return _recorder("collection", "a router").collection(_caller())  # type: ignore[no-any-return]
+    block: Block = _recorder("collection", "a router").collection(_caller())
+    return block
 
 
 def forward(
@@ -6408,11 +6421,12 @@ def _format_of(media_type: str, formats: Sequence[str]) -> str | None:
 
 
 def _not_acceptable(accept: str, formats: Sequence[str]) -> str:
+    shown = jsonlib.dumps
     given = [_parse_accept(entry)[0] for entry in accept.split(",")]
     return (
-        f"no supported media type in accept header.\n\nExpected one of {jsonlib.dumps(list(formats))}"
+        f"no supported media type in accept header.\n\nExpected one of {shown(list(formats))}"
         " but got the following formats:\n\n"
-        + "\n".join(f"  * {jsonlib.dumps(each)} with extensions: {jsonlib.dumps(MIME.extensions(each))}" for each in given)
+        + "\n".join(f"  * {shown(each)} with extensions: {shown(MIME.extensions(each))}" for each in given)
         + '\n\nTo accept custom formats, register them: MIME.register("application/vnd.api+json", "json-api")'
     )
 
@@ -6555,7 +6569,9 @@ class Conn(SessionConn):
     def helpers(self) -> BoundHelpers:
         """The path helpers of the router that matched, for this conn: ``conn.helpers.user_path("show", 7)``."""
         if self.router is None:
-            raise PhoenixError("conn.helpers needs a router that has matched the request: use Router.helpers with the conn")
+            raise PhoenixError(
+                "conn.helpers needs a router that has matched the request: use Router.helpers with the conn"
+            )
         return BoundHelpers(self.router.helpers, self)
 
     def current_path(self, params: Mapping[str, Any] | None = None) -> str:
@@ -6610,7 +6626,8 @@ class Conn(SessionConn):
             raise ArgumentError(f'put_layout({layout!r}): expected a name, (LayoutView, "plain"), or None')
         elif isinstance(layout, str) and self.layout is False:
             raise ArgumentError(
-                f"cannot use put_layout({layout!r}) when layout is false, use put_layout((LayoutView, {layout!r})) instead"
+                f"cannot use put_layout({layout!r}) when layout is false,"
+                f" use put_layout((LayoutView, {layout!r})) instead"
             )
         return self.put_private("phoenix_layout", layout)
 
@@ -6671,7 +6688,9 @@ class Conn(SessionConn):
             view = self.controller._find_view()
         if isinstance(view, Mapping):
             if format not in view:
-                raise PhoenixError(f"no view was found for the format: {format!r}. The supported formats are: {sorted(view)}")
+                raise PhoenixError(
+                    f"no view was found for the format: {format!r}. The supported formats are: {sorted(view)}"
+                )
             view = view[format]
         if view is None:
             raise PhoenixError(
@@ -6695,7 +6714,9 @@ class Conn(SessionConn):
         if layout is None and (view is None or not _may_render(view, name)):
             return None  # an app need not have layouts
         if view is None:
-            raise PhoenixError(f"no LayoutView was found for the layout {layout!r}: put_layout((LayoutView, {layout!r}))")
+            raise PhoenixError(
+                f"no LayoutView was found for the layout {layout!r}: put_layout((LayoutView, {layout!r}))"
+            )
         return view, name
 
 
@@ -6732,7 +6753,8 @@ class _ControllerRecorder(_PlugRecorder):
     body: _Body | None = None
 
     def plug(self, target: Any, arguments: tuple[Any, ...], options: dict[str, Any], where: str) -> PlugEntry:
-        name = target if isinstance(target, str) else next((n for n, each in (self.body or {}).items() if each is target), None)
+        own = (name for name, value in (self.body or {}).items() if value is target)
+        name = target if isinstance(target, str) else next(own, None)
         if name is None or not isinstance(target, (str, types.FunctionType)):
             entry = super().plug(target, arguments, options, where)
         else:
@@ -6750,13 +6772,16 @@ class _ActionEntry(PlugEntry):
 
     def __init__(self, controller: Controller, method: Callable[..., Any], where: str) -> None:
         self.controller = controller
-        self.where, self.name, self._only, self._except = where, f"{type(controller).__name__}.{method.__name__}", None, ()
+        self.where, self._only, self._except = where, None, ()
+        self.name = f"{type(controller).__name__}.{method.__name__}"
         if type(controller).action is not Controller.action:
             self.runs = _where_it_runs(controller.action)
             self.call = controller.action
             return
         if not _takes_arguments(method, 2):
-            raise DefinitionError(f"{where}: an action takes the conn and its params: `def {method.__name__}(self, conn, params)`")
+            raise DefinitionError(
+                f"{where}: an action takes the conn and its params: `def {method.__name__}(self, conn, params)`"
+            )
         self.runs = _where_it_runs(method)
         self.call = lambda conn: method(conn, conn.params)
 
@@ -6776,7 +6801,8 @@ class _FallbackEntry:
 
     def reject(self, conn: Any, result: object) -> Any:
         raise PlugError(
-            f"expected action/2 to return the conn: the fallback {_name_of(self.target)} of {self.action} returned {result!r}"
+            f"expected action/2 to return the conn: the fallback {_name_of(self.target)} of {self.action} returned"
+            f" {result!r}"
         )
 
 
@@ -6884,8 +6910,8 @@ class Controller(metaclass=_Recording):
             for name in (*(plug._only or ()), *plug._except):
                 if not cls._has_action(name) and not cls._has_action(_SYNONYMS.get(name, "")):
                     raise DefinitionError(
-                        f"{plug.where}: plug {plug.name} is for the action {name!r}, which {cls.__name__} does not have."
-                        + cls._its_actions(name)
+                        f"{plug.where}: plug {plug.name} is for the action {name!r}, which {cls.__name__} does not"
+                        f" have.{cls._its_actions(name)}"
                     )
 
     @classmethod
@@ -6939,7 +6965,7 @@ _NOT_ACTIONS = frozenset(dir(Controller))
 
 
 def _find_views(router: Any) -> None:
-    """Import the views of all controllers of a router now, so that their mistakes are found before the first request."""
+    """Import the views of a router's controllers now, so that their mistakes are found before the first request."""
     for route in getattr(router, "routes", ()):
         if isinstance(route.plug, _Forward):
             _find_views(route.plug.router)
@@ -7010,9 +7036,9 @@ def _lies_near(owner: type, spec: Any) -> bool:
     file = getattr(sys.modules.get(owner.__module__), "__file__", None)
     if file is None:
         return True
-    places = [os.path.dirname(os.path.abspath(place)) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-    folder = os.path.dirname(os.path.abspath(file))
-    return any(f"{folder}{os.sep}".startswith(f"{place}{os.sep}") for place in places)
+    folder = os.path.dirname(os.path.abspath(file)) + os.sep
+    places = [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    return any(folder.startswith(os.path.dirname(os.path.abspath(place)) + os.sep) for place in places)
 
 
 # ==========================================================================================
@@ -9935,7 +9961,9 @@ class _LongPollPlug:
             return await self._open(conn)
         messages = await poll.poll(conn.adapter)
         status = 200 if messages else 410 if poll.session.closed else 204
-        return conn.json({"status": status, "token": poll.token, "messages": messages})
+        # clients of V1 take objects, where those of V2 take the text of each message
+        found = [jsonlib.loads(text) for text in messages] if poll.session.serializer is _V1 else messages
+        return conn.json({"status": status, "token": poll.token, "messages": found})
 
     async def _open(self, conn: Any) -> Any:
         serializer = _serializer_for(conn)
@@ -10485,7 +10513,7 @@ class Timeouts:
 
 _NEVER = float("inf")
 _TURN = 64  # requests of one connection that are answered before others have their turn
-_UNSENT = 131_072  # bytes that the system holds for a client until the network takes them
+_UNSENT = 262_144  # bytes that the system holds for a client until the network takes them
 _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
 _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves ...
 _FILE_PIECE = 1_048_576  # ... in pieces, which the system takes or refuses at once
@@ -11006,7 +11034,7 @@ class _Connection(Adapter):
             self._allow(_NEVER)
 
     def _send(self, data: bytes) -> None:
-        if self.closed:
+        if self.transport.is_closing():
             raise ClientDisconnected
         self.ahead += len(data)
         self.transport.write(data)
@@ -11458,8 +11486,8 @@ class Server:
 def _shorten_queue(listener: Any) -> None:
     """Let the system hold little that it cannot send yet, for each connection that this socket accepts.
 
-    By itself it takes megabytes for one client, and says only every megabyte that a slow one has read something: as if
-    it did not read at all.
+    By itself it takes megabytes for one client, and tells only once a megabyte that a slow one has read something: until
+    then it looks like one that never reads.
     """
     import socket
 

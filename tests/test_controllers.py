@@ -870,7 +870,7 @@ def test_a_name_without_a_format_is_rendered_as_the_client_wants_it(path: str, h
 
 def test_an_explicit_content_type_wins_over_what_the_client_accepts_and_stays() -> None:
     conn = rendering(
-        lambda conn: conn.put_resp_content_type("application/xml", None).put_resp_content_type("text/xml").render("sitemap"),
+        lambda conn: conn.put_resp_content_type("text/xml").render("sitemap"),
         "/sitemap",
         headers={"accept": "text/html"},
     )
@@ -991,10 +991,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "") or getattr(sys.modules[name], "__path__", "")):
-            del sys.modules[name]
+    added = {name: sys.modules[name] for name in set(sys.modules) - before}
+    for name in [name for name, module in added.items() if str(tmp_path) in places_of(module)]:
+        del sys.modules[name]
     gc.collect()
+
+
+def places_of(module: Any) -> str:
+    return str(getattr(module, "__file__", None) or list(getattr(module, "__path__", [])))
 
 
 def controller_source(name: str = "PageController") -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -748,6 +750,31 @@ def test_an_app_that_has_set_up_logging_is_left_alone(owner: str, monkeypatch: p
             fresh.addHandler(handler)
         phoenix._set_up_logging("dev")
     assert fresh.handlers == ([handler] if owner == "phoenix" else [])
+
+
+def test_a_test_client_can_be_collected_anywhere() -> None:
+    """What runs when the garbage is collected may wait for nothing: others may hold what it would wait for."""
+    from concurrent.futures import thread
+
+    async def action(conn: Conn, params: Any) -> Conn:
+        await asyncio.sleep(0)
+        return conn.text("hi")
+
+    class Waiting(phoenix.Router):
+        get("/", action)
+
+    async def collect() -> None:
+        client = endpoint(Waiting).test()
+        assert (await asyncio.to_thread(client.get, "/")).status == 200
+        client.itself = client  # type: ignore[attr-defined]
+        del client
+        with thread._global_shutdown_lock:
+            gc.collect()
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(target=lambda: asyncio.run(collect()), daemon=True).start()
+    assert done.wait(10), "it waits for a lock that the thread itself holds"
 
 
 # --- Serving ------------------------------------------------------------------------------

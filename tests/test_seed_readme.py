@@ -66,10 +66,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", None) or list(getattr(sys.modules[name], "__path__", []))):
-            del sys.modules[name]
+    added = {name: sys.modules[name] for name in set(sys.modules) - before}
+    for name in [name for name, module in added.items() if str(tmp_path) in places_of(module)]:
+        del sys.modules[name]
     gc.collect()
+
+
+def places_of(module: Any) -> str:
+    return str(getattr(module, "__file__", None) or list(getattr(module, "__path__", [])))
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:

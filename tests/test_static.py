@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import phoenix
 from phoenix import Conn, Endpoint, InvalidPathError, Static, get, plug
@@ -317,6 +319,30 @@ def test_over_a_socket_nothing_leads_out_either(folder: Path, target: bytes) -> 
     assert answer.startswith(b"HTTP/1.1 400 ") and b"SECRET" not in answer
 
 
+PIECES = [
+    "css", "app.css", "digits.txt", "secret.txt", ".env", ".", "..", "", "%2e", "%2e%2e", "%2f", "%5c", "%00",
+    "%252e", "\\", ":", ";", "%", "%c3%a9", ".well-known", "up", "~", "etc", "passwd", "?", "%3f", " ",
+]  # fmt: skip
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=7), st.sampled_from(["/", ""]))
+def test_whatever_the_path_nothing_outside_is_served(folder: Path, parts: list[str], glue: str) -> None:
+    if not (folder / "up").is_symlink():
+        (folder / "up").symlink_to(folder.parent)
+    conn = Conn("GET", "/" + glue.join(parts))
+    try:
+        Static(from_=folder)(conn)
+    except phoenix.BadRequestError:
+        return
+    if conn.state == "file":
+        path = os.path.realpath(conn.resp_body.path)
+        assert path.startswith(str(folder) + os.sep) and not os.path.basename(path).startswith(".")
+        assert "SECRET" not in body(conn)
+    else:
+        assert (conn.state, conn.halted) == ("unset", False)
+
+
 # --- Conditional requests (RFC 9110 §13) --------------------------------------------------
 
 
@@ -419,6 +445,24 @@ def test_one_range_is_sent_as_206(folder: Path, wanted: str, part: str, content_
 def test_all_of_it_or_what_is_no_single_range_is_sent_whole(folder: Path, wanted: str) -> None:
     conn = client(folder).get("/digits.txt", headers={"range": wanted})
     assert (conn.status, body(conn), header(conn, "content-range")) == (200, "0123456789", None)
+
+
+@given(st.integers(0, 12), st.none() | st.integers(0, 14), st.none() | st.integers(0, 14))
+def test_a_range_is_the_bytes_that_it_names(size: int, first: int | None, last: int | None) -> None:
+    """The oracle writes out every byte that the range asks for."""
+    data = list(range(size))
+    if first is None:
+        wanted = data[max(0, size - last) :] if last else []
+    else:
+        wanted = [at for at in data if first <= at and (last is None or at <= last)]
+    is_range = (first is not None or last is not None) and not (first is not None and last is not None and last < first)
+    found = phoenix._parse_range(f"bytes={'' if first is None else first}-{'' if last is None else last}", size)
+    if not is_range or not size:
+        assert found is None
+    elif found is None:
+        assert wanted == data
+    else:
+        assert data[found[0] : found[1] + 1] == wanted and wanted != data
 
 
 @pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-20", "bytes=99-", "bytes=-0"])
