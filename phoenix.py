@@ -10731,7 +10731,7 @@ class _Connection(Adapter):
     def _next_requests(self) -> None:
         """Answer what has been received, one request after the other."""
         parser = self.parser
-        for _ in range(_TURN):
+        for turn in range(_TURN):
             if self.request is not None or self.writing_paused or self.discarding:
                 return
             try:
@@ -10745,6 +10745,8 @@ class _Connection(Adapter):
                 elif parser.buffered and not self.head_started:
                     self.head_started = True
                     self.deadline = self.server.now + self.server.timeouts.head
+                return
+            if turn and self.transport.is_closing():  # while the request before this one was answered
                 return
             self._start(request)
         self.server.loop.call_soon(self._next_requests)
@@ -11070,6 +11072,10 @@ class _Connection(Adapter):
         rest = self.parser.rest()
         if rest:
             wire.data_received(rest)
+        if self.server.stopping:  # it was told before it became a WebSocket
+            wire.stop()
+        if self.ended:  # the client left before it was answered
+            self.transport.close()
 
     # --- Chunks -----------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, StartedServer
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, which tells about descriptors and memory")
+
 Start = Callable[..., StartedServer]
 CONTINUATION, TEXT, BINARY, CLOSE, PING = 0x0, 0x1, 0x2, 0x8, 0x9
 TIMEOUT = 10  # seconds that any one answer may take
@@ -227,6 +229,12 @@ def frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
     return head + b"\xfe" + struct.pack("!H", size) + bytes(4) + payload
 
 
+HANDSHAKE = (
+    "GET {}/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
 class Client:
     """A WebSocket that speaks V2, and does nothing that it is not told to: it reads when a test waits for something."""
 
@@ -244,11 +252,7 @@ class Client:
         raw.setblocking(False)
         await asyncio.wait_for(asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", address.port)), TIMEOUT)
         reader, writer = await asyncio.open_connection(sock=raw, limit=1 << 16)
-        writer.write(
-            f"GET {path}/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        writer.write(HANDSHAKE.format(path).encode())
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
         assert head.startswith(b"HTTP/1.1 101 "), head
         return cls(reader, writer)
@@ -357,9 +361,7 @@ def test_a_reader_that_never_reads_is_cut_alone_and_the_others_get_everything_in
         stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]
         following = [asyncio.create_task(follow(client)) for client in readers]
         before = (await stats(server))["rss"]
-        await asyncio.to_thread(
-            server.request, f"/flood?rate={rate}&seconds={seconds}&size={size}", "POST"
-        )  # fmt: skip
+        await asyncio.to_thread(server.request, f"/flood?rate={rate}&seconds={seconds}&size={size}", "POST")
 
         async def log() -> str:
             return server.log
@@ -459,6 +461,26 @@ def test_clients_killed_while_they_are_sent_to_leave_without_a_trace(serve: Star
         numbers = [message[4]["n"] for message in witness.kept if message[3] == "n"]
         assert numbers == list(range(500))
         await eventually(lambda: stats(server), lambda found: found["alive"] == before["alive"])
+        assert not logged_errors(server), server.log
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["RST", "FIN"])
+def test_a_client_killed_while_its_connect_callback_runs_leaves_no_connection(serve: Start, reset: bool) -> None:
+    async def scenario() -> None:
+        server = serve()
+        watcher = await joined(server)
+        before = await stats(server)
+        raw = socket.create_connection(("127.0.0.1", urllib.parse.urlsplit(server.url).port or 0), TIMEOUT)
+        raw.sendall(HANDSHAKE.format("/sleepy").encode())
+        await watcher.wait_for_event("rooms:lobby", "asleep")
+        if reset:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+        await watcher.wait_for_event("rooms:lobby", "awake")
+        after = await eventually(lambda: stats(server), lambda found: found["alive"] == before["alive"], 5)
+        assert after["descriptors"] == before["descriptors"]
         assert not logged_errors(server), server.log
 
     run(scenario())
@@ -612,12 +634,40 @@ def test_a_server_with_clients_that_do_not_answer_stops_in_time_all_the_same(ser
     run(scenario())
 
 
+def test_a_client_whose_connect_callback_still_runs_when_the_server_stops_is_told_too(serve: Start) -> None:
+    async def scenario() -> None:
+        server = serve()
+        watcher = await joined(server)
+        connecting = asyncio.create_task(Client.connect(server, "/sleepy"))
+        await watcher.wait_for_event("rooms:lobby", "asleep")
+        began = time.monotonic()
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop, 14))
+        assert await watcher.wait_for_close() == 1001
+        watcher.goodbye(1001)
+        client = await connecting
+        assert await client.wait_for_close() == 1001
+        client.goodbye(1001)
+        assert await stopping == 0
+        assert time.monotonic() - began < 6, "nobody had to be waited for but the callback"
+
+    run(scenario())
+
+
 NODE_CLIENTS = """
 const { Socket } = require(process.argv[2])
 const lines = require("node:readline").createInterface({ input: process.stdin })
+class Transport extends WebSocket { // that of Node 20 does not fire "close" when nobody listens, as the standard says
+  constructor(...args) {
+    super(...args)
+    let closed = false
+    this.addEventListener("close", () => (closed = true))
+    this.addEventListener("error", () => setTimeout(() => closed || this.dispatchEvent(lost())))
+  }
+}
+const lost = () => Object.assign(new Event("close"), { code: 1006, reason: "", wasClean: false })
 const count = 50, joins = new Map(), sockets = []
 for (let number = 0; number < count; number++) {
-  const socket = new Socket(process.argv[3], { reconnectAfterMs: () => 200, rejoinAfterMs: () => 200 })
+  const socket = new Socket(process.argv[3], { transport: Transport, reconnectAfterMs: () => 200, rejoinAfterMs: () => 200 })
   sockets.push(socket)
   socket.connect()
   socket.channel("rooms:lobby", {}).join().receive("ok", ({ pid }) => {
@@ -699,7 +749,3 @@ def test_five_thousand_connections_that_came_and_went_leave_nothing_behind(serve
         assert not logged_errors(server), server.log
 
     run(scenario())
-
-
-if sys.platform != "linux":  # pragma: no cover - /proc tells about descriptors and memory
-    pytestmark = pytest.mark.skip(reason="needs /proc")

@@ -40,7 +40,7 @@ def ws(server: StartedServer, path: str) -> str:
 
 @pytest.fixture(scope="session")
 def modules() -> Path:
-    """The folder with the packages of tests/interop/package.json. It is filled once, and again when that file changes."""
+    """The folder with the packages of tests/interop/package.json: filled once, and again when that file changes."""
     wanted, copy = INTEROP / "package.json", INSTALLED / "installed.json"
     INSTALLED.mkdir(parents=True, exist_ok=True)
     with open(INSTALLED / "lock", "w") as lock:
@@ -202,7 +202,8 @@ def test_the_realtime_package_joins_broadcasts_is_present_and_leaves(server: Sta
     from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
     async def subscribed(client: Any, topic: str, key: str, *, prepare: Callable[[Any], object]) -> tuple[Any, Any]:
-        config = {"broadcast": {"ack": False, "self": False}, "presence": {"key": key, "enabled": True}, "private": False}
+        broadcast, presence = {"ack": False, "self": False}, {"key": key, "enabled": True}
+        config = {"broadcast": broadcast, "presence": presence, "private": False}
         channel = client.channel(topic, {"config": config})
         prepare(channel)
         state: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
