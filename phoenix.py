@@ -10685,7 +10685,7 @@ class _Connection(Adapter):
             self._allow(_NEVER)
         else:
             self._allow(timeouts.write if self.discarding else timeouts.idle)
-            self._next_requests()
+            self.server.loop.call_soon(self._next_requests)  # not now: asyncio cannot bear to be closed from here
 
     # --- Time -------------------------------------------------------------------------------
 
@@ -12546,12 +12546,7 @@ def _first_with_session(router: Any) -> Any:
 
 
 def _fetches_session(steps: Sequence[_Step]) -> bool:
-    for _, call, entry in steps:
-        if getattr(entry, "name", "").endswith(".fetch_session"):
-            return True
-        if isinstance(call, Pipeline) and _fetches_session(call._steps):
-            return True
-    return False
+    return any(getattr(entry, "name", "").endswith(".fetch_session") for _, _, entry in steps)
 
 
 class _EndpointRecorder(_PlugRecorder):

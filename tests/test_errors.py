@@ -183,6 +183,10 @@ def test_foreign_exceptions_are_registered_and_the_nearest_class_decides(error: 
     assert answer(error, error_statuses=registered).status == status
 
 
+def test_a_registration_goes_before_what_the_class_itself_says() -> None:
+    assert answer(OwnError, error_statuses={OwnError: 409}).status == 409
+
+
 def test_readme_plug_exception() -> None:
     class NoRoute(Exception):  # defined in the application: it says so itself
         plug_status = 404
@@ -655,6 +659,21 @@ def test_a_view_that_fails_itself_leaves_a_plain_page(caplog: pytest.LogCaptureF
         assert (conn.status, body(conn), header(conn, "content-type")) == (status, phrase, "text/plain; charset=utf-8")
         assert "raised an error itself" in caplog.text
     assert "missing.html" in caplog.text
+
+
+def test_a_view_and_a_callback_that_both_fail_leave_a_plain_page_too(caplog: pytest.LogCaptureFixture) -> None:
+    class BrokenView(View):
+        template("404.html.eex", "<%= @conn.no_such_thing %>")
+
+    def callback(conn: Conn) -> Conn:
+        raise OwnError("in a callback")
+
+    def action(conn: Conn, params: Any) -> Conn:
+        conn.register_before_send(callback)
+        raise NotFound
+
+    conn = app_for(action, render_errors=BrokenView).test().get("/")
+    assert (conn.status, body(conn)) == (404, "Not Found")
 
 
 def test_an_error_view_that_cannot_be_imported_leaves_a_plain_page(

@@ -346,7 +346,7 @@ def test_a_reader_that_never_reads_is_cut_alone_and_the_others_get_everything_in
     rate, seconds, size = 1000, 4, 3000
 
     async def follow(client: Client) -> tuple[list[int], Any]:
-        numbers = []
+        numbers: list[int] = []
         while True:
             message = await client.read()
             assert message[0] != "close", f"a client that reads was closed with {message[1]} behind {len(numbers)}"
@@ -667,7 +667,8 @@ class Transport extends WebSocket { // that of Node 20 does not fire "close" whe
 const lost = () => Object.assign(new Event("close"), { code: 1006, reason: "", wasClean: false })
 const count = 50, joins = new Map(), sockets = []
 for (let number = 0; number < count; number++) {
-  const socket = new Socket(process.argv[3], { transport: Transport, reconnectAfterMs: () => 200, rejoinAfterMs: () => 200 })
+  const soon = () => 200
+  const socket = new Socket(process.argv[3], { transport: Transport, reconnectAfterMs: soon, rejoinAfterMs: soon })
   sockets.push(socket)
   socket.connect()
   socket.channel("rooms:lobby", {}).join().receive("ok", ({ pid }) => {
@@ -685,7 +686,7 @@ def test_clients_of_phoenix_js_rejoin_the_next_process_by_themselves(serve: Star
     script.write_text(NODE_CLIENTS)
     server = serve()
     port = urllib.parse.urlsplit(server.url).port
-    command = ["node", "--experimental-websocket", script, ROOT / "phoenix.js", f"ws://127.0.0.1:{port}/ws"]
+    command = ["node", "--experimental-websocket", str(script), str(ROOT / "phoenix.js"), f"ws://127.0.0.1:{port}/ws"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as node:
         assert node.stdin is not None and node.stdout is not None
         said = node.stdout

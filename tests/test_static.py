@@ -563,6 +563,13 @@ def test_each_encoding_has_a_tag_of_its_own(packed: Path) -> None:
         assert conn.status == status
 
 
+def test_an_encoding_that_is_as_long_as_the_file_has_a_tag_of_its_own(packed: Path) -> None:
+    (packed / "css" / "app.css.gz").write_bytes(b"z" * len(CSS))
+    os.utime(packed / "css" / "app.css.gz", (DAY, DAY))
+    plain = header(client(packed).get("/css/app.css"), "etag")
+    assert plain != header(client(packed).get("/css/app.css", headers={"accept-encoding": "gzip"}), "etag")
+
+
 def test_a_range_is_one_of_the_packed_bytes(packed: Path) -> None:
     conn = client(packed).get("/css/app.css", headers={"accept-encoding": "gzip", "range": "bytes=0-1"})
     assert (conn.status, phoenix.response_body(conn)) == (206, b"\x1f\x8b")
