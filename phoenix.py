@@ -2570,7 +2570,7 @@ def _verify_dated(
         if payload is not None:
             signed_at, _, data = payload[1:-1].decode().partition(",")
             age = time.time() - int(signed_at) / 1000
-            if max_age is None or age < max_age and max_age > 0:
+            if max_age is None or age < max_age:
                 return data, age, secret is secrets[0]
     return None
 
@@ -2822,7 +2822,7 @@ class SessionConn(ParamsConn):
 
     def _sweep_flash(self) -> Self:
         """Before the response is sent: keep the messages over a redirect; with another status they have been shown."""
-        if self._flash is None and self._session is None and self._session_store.key not in self.req_cookies:
+        if self._session is None and self._session_store.key not in self.req_cookies:
             return self  # nothing came, nothing was put: no session needs to be read
         redirects = 300 <= (self.status or 200) <= 308
         if redirects and self._messages():
@@ -10561,6 +10561,8 @@ class _Workers:
                 result, error = context.run(call, *arguments), None
             except BaseException as raised:  # noqa: BLE001 - it is raised again where the result is awaited
                 result, error = None, raised
+            with self._lock:
+                self._idle += 1  # before anybody sees the result: the call that follows finds this thread free
             self._done.append((future, result, error))
             del job, future, context, call, arguments, result, error
             if not self._waking:  # one wake-up of the loop serves all that is done by then
@@ -10569,8 +10571,6 @@ class _Workers:
                     loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody waits any more
                     return
-            with self._lock:
-                self._idle += 1
 
     def _deliver(self) -> None:
         self._waking = False

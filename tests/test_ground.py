@@ -45,6 +45,7 @@ from phoenix import (
         (ArgumentError("x"), (PhoenixError, ValueError), 500),
         (BadRequestError("x"), (PhoenixError,), 400),
         (MissingParamError("x"), (BadRequestError, KeyError), 400),
+        (phoenix.ClientDisconnected("x"), (PhoenixError,), 400),
     ],
 )
 def test_every_error_belongs_to_one_family_and_carries_its_status(
@@ -375,6 +376,11 @@ def test_a_class_has_a_name_in_snake_case(camel: str, snake: str) -> None:
 def test_a_name_in_snake_case_is_a_class_again() -> None:
     assert (camelize("photo_blog"), camelize("photo-blog"), camelize("user")) == ("PhotoBlog", "PhotoBlog", "User")
     assert underscore(camelize("photo_blog")) == "photo_blog"
+
+
+def test_a_class_is_named_after_its_resource() -> None:
+    assert phoenix._unsuffix("UserCommentController", "Controller") == "user_comment"
+    assert (phoenix._unsuffix("Page", "Controller"), phoenix._unsuffix("View", "View")) == ("page", "view")
 
 
 @pytest.mark.parametrize(

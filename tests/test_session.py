@@ -125,6 +125,12 @@ def test_a_signature_is_the_hmac_of_the_standard_library(key: bytes, message: by
     assert signer.digest(message) == signer.digest(message) == hmac.new(key, message, hashlib.sha256).digest()
 
 
+@pytest.mark.parametrize("size", [0, 1, 32, 63, 64, 65, 66, 128])
+def test_keys_of_every_size_sign_as_hmac_does(size: int) -> None:
+    key = bytes(range(size))
+    assert phoenix._Signer(key).digest(b"message") == hmac.new(key, b"message", hashlib.sha256).digest()
+
+
 def test_the_key_is_derived_by_pbkdf2_once_for_each_secret_and_purpose() -> None:
     key = hashlib.pbkdf2_hmac("sha256", SECRET.encode(), b"a purpose", 1000, 32)
     signer = phoenix._signer(SECRET.encode(), "a purpose")
