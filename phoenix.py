@@ -4136,7 +4136,8 @@ class View(metaclass=_Recording):
         name, assigns = arguments if len(arguments) == 2 else (arguments[0], {})
         if isinstance(assigns, _LayoutAssigns) and not more and assigns.page == (_view_instance(view), name):
             return assigns["inner"]  # a layout asks for the page it is put around, and that is there already
-        return render(view, name, {"conn": conn, **assigns, **more})
+        values = {"conn": conn, **assigns, **more}
+        return _render_in_layout(values.pop("layout", None), _view_instance(view), name, values)
 
 
 def _places_beside(module: Any) -> list[str]:
@@ -4209,8 +4210,8 @@ def _shared_global(owner: type[View], name: str) -> Any:
     """Return what *name* means in the modules of the views that *owner* extends."""
     for base in owner.__mro__[1:]:
         module = sys.modules.get(base.__module__)
-        if base is not View and issubclass(base, View) and name in vars(module):
-            return vars(module)[name]
+        if base is not View and issubclass(base, View) and hasattr(module, name):
+            return getattr(module, name)
     return None
 
 
@@ -4258,16 +4259,15 @@ def render(view: Any, name: str, assigns: Mapping[str, Any] | None = None, /, **
     if not isinstance(name, str):
         raise ArgumentError(f"render expects template to be a string, got: {name!r}")
     values = {**(assigns or {}), **more}
-    layout = values.pop("layout", None)
-    if layout and (not isinstance(layout, tuple) or len(layout) != 2):
-        raise ArgumentError(f"render expects layout to be a view and a name, got: {layout!r}")
-    return _render_in_layout(layout, _view_instance(view), name, values)
+    return _render_in_layout(values.pop("layout", None), _view_instance(view), name, values)
 
 
 def _render_in_layout(layout: tuple[Any, str] | None, view: View, name: str, values: dict[str, Any]) -> Any:
     inner = _rendered(view, name, values)
     if not layout:
         return inner
+    if not isinstance(layout, tuple) or len(layout) != 2:
+        raise ArgumentError(f"render expects layout to be a view and a name, got: {layout!r}")
     assigns = _LayoutAssigns(values, inner=inner, inner_content=inner, view_module=type(view), view_template=name)
     assigns.page = view, name
     return _rendered(_view_instance(layout[0]), layout[1], assigns)
@@ -5266,7 +5266,6 @@ class Route:
 
 
 # --- The table ----------------------------------------------------------------------------
-
 
 # A fixed place is (position, None, 0) where a whole segment is fixed, and (position, length, shortest) where only its
 # beginning is, and it must not be shorter than that.
@@ -6657,7 +6656,7 @@ class Conn(SessionConn):
         if template is not None and not isinstance(template, str):
             template, assigns = None, template
         values = {**(assigns or {}), **more}
-        layout = values.pop("layout", False) or False if "layout" in values else self.layout
+        layout = (values.pop("layout") or False) if "layout" in values else self.layout
         self.assigns.update(values)
         name = template or self._template_of_action()
         format = name.rpartition(".")[2] if "." in name else self._format_to_render()
@@ -9170,7 +9169,7 @@ class _Session:
             return
         old = self.sockets.get(topic)
         most = self.mount.max_channels
-        if old is None and (len(self.sockets) >= most or self.running >= 2 * most):
+        if old is None and len(self.sockets) >= most or self.running >= 2 * most:
             self.refuse(join_ref, ref, topic, "too many channels joined")
             return
         if old is not None:
@@ -9464,7 +9463,7 @@ def _auth_token(values: Sequence[str]) -> tuple[str | None, list[str]]:
         if name.startswith(_TOKEN_PROTOCOL):
             encoded = name[len(_TOKEN_PROTOCOL) :].replace("-", "+").replace("_", "/")
             try:
-                token = a2b_base64(encoded + "=" * (-len(encoded) % 4)).decode()
+                token = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
             except ValueError:
                 logger.warning("a client sent a token that is not base64")
         else:
@@ -9587,8 +9586,10 @@ class _Upgrade:
         self.same_site = origins is True
         try:
             self.origins = _OriginCheck("conn" if origins is True else origins)
-        except (ArgumentError, TypeError) as error:
+        except ArgumentError as error:
             raise DefinitionError(f"{where}: {error}") from None
+        except TypeError:
+            raise DefinitionError(f"{where}: origins={origins!r}: expected True, False or a list of texts") from None
         self.own = _OriginCheck(True)
 
     def allows(self, conn: Any) -> bool:
@@ -9978,6 +9979,7 @@ class _LongPollPlug:
 
     async def _publish(self, conn: Any, poll: _LongPoll | None) -> Any:
         if poll is None:
+            await _sent_text(conn, 10_000_000)  # else the server would have to close the connection
             return conn.json({"status": 410})
         async with poll.turn:
             poll.keep_alive()
@@ -9994,7 +9996,9 @@ class _LongPollPlug:
 def _posted_message(line: bytes) -> str | bytes:
     """Return what one line of a POST says: JSON as text, and in base64 a binary frame."""
     try:
-        return line.decode() if line[:1] in (b"[", b"{") else a2b_base64(line + b"=" * (-len(line) % 4))
+        if line[:1] in (b"[", b"{"):
+            return line.decode()
+        return base64.b64decode(line + b"=" * (-len(line) % 4), validate=True)
     except ValueError:
         return b""  # which is no message
 
@@ -10029,6 +10033,7 @@ class _OldPollPlug:
             return conn.send_resp(200, "")
         known = self.mount.polls.get(conn.req_cookies.get(self.cookie, ""))
         if known is None:
+            await _sent_text(conn, 1_000_000)  # as above
             return conn.send_resp(410, "")
         if conn.method == "PUT":
             return await self._dispatch(conn, known)
@@ -10344,7 +10349,8 @@ class RequestParser:
         data, limits = self._data, self.limits
         first = data[self._at : self._at + 1]
         if first < b"!" and first not in (b"", b"\r"):
-            raise HTTPProtocolError(400, f"a request does not begin with {first!r}" + " (is it TLS?)" * (first == b"\x16"))
+            hint = ": it is TLS" if first == b"\x16" else ""
+            raise HTTPProtocolError(400, f"a request does not begin with {first!r}{hint}")
         if _BARE_LF(data, max(self._at, self._scanned - 1)):
             raise HTTPProtocolError(400, "a line ends without a carriage return")
         line_end = data.find(b"\r\n", self._at)
@@ -10453,7 +10459,9 @@ _WITHOUT_BODY = frozenset((*range(100, 200), 204, 304))
 _OF_THE_SERVER = frozenset(("content-length", "transfer-encoding", "connection", "keep-alive", "date"))
 
 
-def encode_head(status: int, headers: dict[str, tuple[str, ...]], cookies: dict[str, tuple[str, str]] | None = None) -> bytes:
+def encode_head(
+    status: int, headers: Mapping[str, tuple[str, ...]], cookies: Mapping[str, tuple[str, str]] | None = None
+) -> bytes:
     """Return status line and headers, without those that the server writes: date, connection, the length of the body.
 
     Names and values were checked when they were put (see Conn).
@@ -10496,6 +10504,11 @@ LAST_CHUNK = b"0\r\n\r\n"
 # does not take the body; answering stops while the client does not read; and one timer looks at
 # the deadlines of all connections once a second, which costs far less than a timer for each.
 #
+# A connection has one deadline at a time, for what its client has to do next:
+#
+#     a whole head -> the next part of the body -> (none while the application works)
+#         -> reading what waits for it, if that is too much -> the next request, or closing
+#
 # Sources: asyncio's transports and protocols, RFC 9112 §9 (connections), RFC 9110 §10.1.1 (Expect).
 
 __all__ += ["Server", "Timeouts"]
@@ -10507,7 +10520,9 @@ class Timeouts:
 
     __slots__ = ("head", "body", "idle", "write", "shutdown")
 
-    def __init__(self, head: float = 10, body: float = 20, idle: float = 30, write: float = 30, shutdown: float = 10) -> None:
+    def __init__(
+        self, head: float = 10, body: float = 20, idle: float = 30, write: float = 30, shutdown: float = 10
+    ) -> None:
         self.head, self.body, self.idle, self.write, self.shutdown = head, body, idle, write, shutdown
 
 
@@ -11492,8 +11507,8 @@ class Server:
 def _shorten_queue(listener: Any) -> None:
     """Let the system hold little that it cannot send yet, for each connection that this socket accepts.
 
-    By itself it takes megabytes for one client, and tells only once a megabyte that a slow one has read something: until
-    then it looks like one that never reads.
+    By itself it takes megabytes for one client, and tells only once a megabyte that a slow one has read something:
+    until then it looks like one that never reads.
     """
     import socket
 

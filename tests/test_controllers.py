@@ -191,6 +191,15 @@ def test_an_action_is_called_by_a_method_that_can_be_overridden() -> None:
     assert [asked.get(path).resp_body for path in ("/show/7", "/slow")] == ["ann 7", "slow ann"]
 
 
+def test_the_method_that_calls_actions_can_be_extended() -> None:
+    class LoggedController(UserController):
+        def action(self, conn: Conn) -> Any:
+            return super().action(conn.put_resp_header("x-logged", "yes"))
+
+    conn = client(routing(LoggedController, "show")).get("/show/7")
+    assert (conn.resp_body, conn.get_resp_header("x-logged")) == ("show 7", ["yes"])
+
+
 def test_there_is_one_object_of_a_controller() -> None:
     seen: list[Any] = []
 
@@ -1098,6 +1107,39 @@ def test_an_import_error_inside_a_view_module_is_shown_as_it_is(place: Path) -> 
     })  # fmt: skip
     with pytest.raises(ModuleNotFoundError, match="nobody_has_this_module"):
         index_of(import_module("importing.controllers.page_controller").PageController)
+    write(place, {
+        "packaged/controllers/page_controller.py": controller_source(),
+        "packaged/views/__init__.py": "import nobody_has_this_module\n",
+    })  # fmt: skip
+    with pytest.raises(ModuleNotFoundError, match="nobody_has_this_module"):
+        index_of(import_module("packaged.controllers.page_controller").PageController)
+
+
+def test_a_controller_that_no_file_stands_behind_finds_what_is_in_its_own_module() -> None:
+    from types import ModuleType
+
+    made = ModuleType("made_by_hand")
+    sys.modules["made_by_hand"] = made
+    try:
+        exec(dedent(controller_source()), vars(made))
+        with pytest.raises(PhoenixError, match="no PageView was found in made_by_hand"):
+            index_of(made.PageController)
+        exec(dedent(controller_source()) + dedent(view_source("by hand")), vars(made))
+        assert index_of(made.PageController) == "by hand"
+    finally:
+        del sys.modules["made_by_hand"]
+
+
+def test_a_module_without_a_file_is_no_module_beside(place: Path) -> None:
+    from types import ModuleType
+
+    write(place, {"filed_controllers.py": controller_source()})
+    sys.modules["page_view"] = ModuleType("page_view")
+    try:
+        with pytest.raises(PhoenixError, match="no PageView was found in filed_controllers"):
+            index_of(import_module("filed_controllers").PageController)
+    finally:
+        del sys.modules["page_view"]
 
 
 def test_views_are_found_and_compiled_when_the_endpoint_is_made(place: Path) -> None:

@@ -1443,6 +1443,22 @@ def some_paths(path: str) -> Iterator[list[str]]:
             yield [*fixed, *start, *["zzz"] * more]
 
 
+def test_what_answers_is_logged_for_debugging_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    class LoggedRouter(Router):
+        with pipeline("first"):
+            plug(note, "1")
+        with scope("/"):
+            pipe_through("first")
+            get("/users/:id", UserController, "show")
+
+    with caplog.at_level("DEBUG", "phoenix"):
+        client(LoggedRouter).get("/users/7?password=geheim")
+    (message,) = (record.getMessage() for record in caplog.records if "Processing" in record.getMessage())
+    assert message.startswith("Processing with UserController.show/2\n  Parameters: {'password': '")
+    assert "'id': '7'" in message and "geheim" not in message
+    assert message.endswith("Pipelines: ['first']")
+
+
 def test_a_plug_that_changes_the_path_is_followed() -> None:
     def without_locale(conn: Conn) -> Conn:
         conn.path_info = conn.path_info[1:]
@@ -1610,6 +1626,11 @@ def test_a_url_needs_an_endpoint() -> None:
     with pytest.raises(ArgumentError, match="a URL needs a conn of an endpoint, or an endpoint"):
         HelperRouter.helpers.user_url(Conn(), "index")
     assert HelperRouter.helpers.user_path(Conn(), "index") == "/users"
+
+
+def test_static_files_have_helpers_too() -> None:
+    assert HelperRouter.helpers.static_path(ENDPOINT, "/js/phoenix.js") == "/js/phoenix.js"
+    assert HelperRouter.helpers.static_url(Conn(endpoint=ENDPOINT), "/js/phoenix.js") == "http://example.com/js/phoenix.js"
 
 
 def test_whatever_has_an_endpoint_will_do_for_a_helper() -> None:
@@ -1859,6 +1880,16 @@ def test_bytes_of_a_path_reach_wsgi_as_pep_3333_has_them() -> None:
 def test_a_header_with_an_underscore_cannot_pass_for_one_with_a_dash() -> None:
     conn = client(WSGIRouter).get("/legacy", headers={"x_thing": "forged"})
     assert conn.resp_body.split(b"|")[5] == b"-"
+
+
+def test_headers_that_came_twice_are_joined_for_wsgi() -> None:
+    conn = Conn("GET", "/legacy", req_headers={"x-thing": ["1", "2"], "cookie": ["a=1", "b=2"]})
+    routed = WSGIRouter()(conn)
+    if routed is not conn:
+        import asyncio
+
+        asyncio.run(routed)
+    assert conn.resp_body.split(b"|")[5:7] == [b"1, 2", b"a=1; b=2"]
 
 
 def test_a_wsgi_class_a_late_start_and_writing_by_hand_all_work() -> None:

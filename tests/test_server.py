@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -41,7 +42,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 
 
 class Gate:
-    """Keeps an action waiting: ``await gate`` or ``gate.wait()`` in the action; ``entered`` and ``open()`` in the test."""
+    """Keeps an action waiting: it says ``await gate`` or ``gate.wait()``; the test, ``entered()`` and ``open()``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -66,7 +67,12 @@ class Gate:
 
     def open(self) -> None:
         self._opened.set()
-        self.loop.call_soon_threadsafe(lambda: [future.set_result(None) for future in self._futures if not future.done()])
+        self.loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for future in self._futures:
+            if not future.done():
+                future.set_result(None)
 
 
 class Log(logging.Handler):
@@ -81,8 +87,9 @@ class Log(logging.Handler):
 
     def expect(self, pattern: str) -> None:
         """Take out the one line that matches; wait for it."""
-        wait_until(lambda: any(re.search(pattern, line) for line in self.lines), f"{pattern!r} in the log: {self.lines}")
-        [found] = [line for line in self.lines if re.search(pattern, line)]
+        matches = re.compile(pattern).search
+        wait_until(lambda: any(map(matches, self.lines)), f"{pattern!r} is in the log: {self.lines}")
+        [found] = filter(matches, self.lines)
         self.lines.remove(found)
 
 
@@ -124,8 +131,10 @@ class Site:
         with self.client() as client:
             return client.get(path)
 
-    def tasks(self) -> list[Any]:
-        return self.call(lambda: [task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+    def tasks(self) -> set[Any]:
+        """Return what runs on the loop, but for the task that looks."""
+        found: set[Any] = self.call(lambda: asyncio.all_tasks() - {asyncio.current_task()})
+        return found
 
     def is_quiet(self) -> bool:
         return not self.server.connections and not self.tasks()
@@ -235,7 +244,7 @@ class Client:
         self.socket.sendall(data.encode() if isinstance(data, str) else data)
         return self
 
-    def request(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Client:
+    def request(self, path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> Client:
         lines = [f"{method} {path} HTTP/1.1", "host: test"]
         if body or method == "POST":
             lines.append(f"content-length: {len(body)}")
@@ -243,7 +252,7 @@ class Client:
         return self.send("\r\n".join([*lines, "", ""]).encode() + body)
 
     def get(self, path: str, **headers: str) -> Response:
-        return self.request(path, **headers).response()
+        return self.request(path, "GET", b"", **headers).response()
 
     def post(self, path: str, body: bytes, **headers: str) -> Response:
         return self.request(path, "POST", body, **headers).response()
@@ -314,7 +323,11 @@ class Client:
         return self.data == b""
 
 
-# --- Actions ------------------------------------------------------------------------------
+# --- What is sent, and actions ------------------------------------------------------------
+
+HELLO = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+CHUNKED = "HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+UPLOAD = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=X\r\nContent-Length: "
 
 
 async def hello(conn: Any, params: Any) -> Any:
@@ -425,8 +438,8 @@ def test_pipelined_requests_are_answered_in_order_whatever_they_take(serve: Any,
     gate.entered()
     gate.open()
     expected = {
-        "hello": b"hello", "slow": b"slow", "thread": b"hello from a thread", "chunks": b"ab", "slow_in_thread": b"slow in thread",
-        "echo": b"abc",
+        "hello": b"hello", "slow": b"slow", "thread": b"hello from a thread", "chunks": b"ab",
+        "slow_in_thread": b"slow in thread", "echo": b"abc",
     }  # fmt: skip
     assert [client.response().body for _ in paths[1:]] == [expected[path] for path in paths[1:]]
 
@@ -454,7 +467,8 @@ def test_thousands_of_pipelined_requests_are_answered(path: str, serve: Any) -> 
 
     client = serve(hello=hello, echo=echo, thread=hello_from_a_thread, parts=parts).client()
     count = 3000
-    sender = threading.Thread(target=client.send, args=(f"POST /{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx" * count,))
+    wire = f"POST /{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx" * count
+    sender = threading.Thread(target=client.send, args=(wire,))
     sender.start()
     expected = {"hello": b"hello", "echo": b"x", "thread": b"hello from a thread", "parts": b"parts"}[path]
     assert {client.response().body for _ in range(count)} == {expected}
@@ -475,13 +489,14 @@ def test_a_client_that_pipelines_without_end_lets_others_have_their_turn(serve: 
     site = serve(block=block, note=note)
     greedy, modest = site.client(), site.client()
     modest.get("/note?ready")
-    greedy.send("GET /block HTTP/1.1\r\nHost: a\r\n\r\n" + "GET /note?greedy HTTP/1.1\r\nHost: a\r\n\r\n" * 2000)
+    site.client().request("/block")
+    greedy.send("GET /note?greedy HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)  # the loop finds all of them at once
     modest.request("/note?modest")
     released.set()
     modest.response()
-    for _ in range(2001):
+    for _ in range(1000):
         greedy.response()
-    assert order.index("modest") < 1500
+    assert order.index("modest") < 200
 
 
 def test_a_client_that_pipelines_and_never_reads_fills_no_memory(serve: Any) -> None:
@@ -508,11 +523,11 @@ def test_a_client_that_pipelines_and_never_reads_fills_no_memory(serve: Any) -> 
 @pytest.mark.parametrize("path", ["echo", "thread"])
 def test_a_chunked_body_is_read_as_it_comes(path: str, serve: Any) -> None:
     client = serve(echo=echo, thread=echo_from_a_thread).client()
-    client.send(f"POST /{path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    client.send(f"POST /{path} {CHUNKED}3\r\nabc\r\n")
     for part in ("2\r", "\nde", "\r\n", "0\r\nTrailer: x", "\r\n\r"):
         client.send(part)
     assert client.send("\n").response().body == b"abcde"
-    assert client.send(f"POST /{path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").response().body == b""
+    assert client.send(f"POST /{path} {CHUNKED}0\r\n\r\n").response().body == b""
 
 
 async def chunk_in_action(conn: Any, params: Any) -> Any:
@@ -546,7 +561,9 @@ def generate_in_thread(conn: Any, params: Any) -> Any:
     return conn.send_chunked(200, parts())
 
 
-CHUNKERS = {"action": chunk_in_action, "thread": chunk_in_thread, "generator": generate, "thread_generator": generate_in_thread}
+CHUNKERS = {
+    "action": chunk_in_action, "thread": chunk_in_thread, "generator": generate, "thread_generator": generate_in_thread,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", CHUNKERS)
@@ -784,7 +801,8 @@ def test_a_client_that_has_said_all_still_gets_its_answer(path: str, serve: Any,
         wait_until(lambda: [c for c in site.server.connections if c.ended], "the end of what the client says")
         gate.open()
     expected = {
-        "hello": b"hello", "slow": b"slow", "thread": b"hello from a thread", "parts": b"parts", "file": b"0123456789" * 100_000,
+        "hello": b"hello", "slow": b"slow", "thread": b"hello from a thread", "parts": b"parts",
+        "file": b"0123456789" * 100_000,
     }  # fmt: skip
     assert client.response().body == expected[path]
     assert client.is_closed()
@@ -983,7 +1001,7 @@ def test_a_reader_that_stops_in_the_middle_of_what_it_sends_is_cut_off_too(serve
 def test_a_body_that_was_not_read_is_skipped_when_it_has_come(serve: Any) -> None:
     client = serve(hello=hello).client()
     assert client.post("/hello", b"x" * 1000).body == b"hello"
-    client.send("POST /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+    client.send(f"POST /hello {CHUNKED}3\r\nabc\r\n0\r\n\r\n")
     assert client.response().body == b"hello"
     assert client.get("/hello").body == b"hello"
 
@@ -993,20 +1011,20 @@ def test_a_body_that_was_not_read_ends_the_connection_when_it_is_still_coming(pa
     client = serve(hello=hello, thread=hello_from_a_thread).client()
     client.send(f"POST /{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
     assert client.response().body.startswith(b"hello")
-    client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * 10)  # part of the body: it must not be answered
+    client.send(HELLO * 10)  # part of the body: it must not be answered
     assert client.is_closed()
 
 
 def test_a_body_with_bad_chunks_that_was_not_read_ends_the_connection(serve: Any) -> None:
     client = serve(hello=hello).client()
-    client.send("POST /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.send(f"POST /hello {CHUNKED}zz\r\n{HELLO}")
     assert client.response().body == b"hello"
     assert client.is_closed()
 
 
 def test_a_body_with_bad_chunks_is_answered_400(serve: Any) -> None:
     client = serve(echo=echo).client()
-    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n")
+    client.send(f"POST /echo {CHUNKED}3\r\nabcd\r\n0\r\n\r\n")
     assert client.response().status == 400
     assert client.is_closed()
 
@@ -1039,10 +1057,11 @@ def test_a_client_that_still_sends_can_read_why_its_body_is_refused(kind: str, s
 ])  # fmt: skip
 def test_what_is_no_request_is_refused_and_the_connection_closed(wire: bytes, status: int, serve: Any) -> None:
     site = serve(hello=hello)
-    client = site.client().send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" + wire + b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+    client = site.client().send(HELLO.encode() + wire + HELLO.encode())
     assert client.response().body == b"hello"
     answer = client.response()
-    assert (answer.status, answer.headers["connection"], answer.headers["content-type"]) == (status, "close", "text/plain; charset=utf-8")
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.body.decode().startswith(phoenix.reason_phrase(status))
     assert client.is_closed()
 
@@ -1155,8 +1174,7 @@ def test_large_bodies_pass_through_in_bounded_memory(start: Any, tmp_path: Path)
     head = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     with Client(port) as client:
         length = len(head) + size + len(b"\r\n--X--\r\n")
-        client.send(f"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=X\r\nContent-Length: {length}\r\n\r\n")
-        client.send(head)
+        client.send(f"{UPLOAD}{length}\r\n\r\n").send(head)
         for _ in range(size // 100_000):
             client.send(b"x" * 100_000)
         assert client.send(b"\r\n--X--\r\n").response().body == str(size).encode()
@@ -1245,8 +1263,8 @@ def test_a_file_is_sent_whole_and_the_connection_stays(size: int, serve: Any, tm
 
 
 @pytest.mark.parametrize("given, first, last", [
-    ("0-0", 0, 0), ("1-65536", 1, 65_536), ("100-300000", 100, 300_000), ("999999-", 999_999, 999_999), ("-10", 999_990, 999_999),
-    ("500000-2000000", 500_000, 999_999), ("-999999", 1, 999_999),
+    ("0-0", 0, 0), ("1-65536", 1, 65_536), ("100-300000", 100, 300_000), ("999999-", 999_999, 999_999),
+    ("-10", 999_990, 999_999), ("500000-2000000", 500_000, 999_999), ("-999999", 1, 999_999),
 ])  # fmt: skip
 def test_a_part_of_a_file_is_sent(given: str, first: int, last: int, serve: Any, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(BIG[:1_000_000])
@@ -1314,15 +1332,17 @@ def open_files() -> set[str]:
 
 
 MOMENTS = [
-    "connect", "head", "body", "thread_body", "async", "thread", "parts", "waiting_parts", "thread_parts", "action", "waiting_action",
-    "thread_action", "whole", "file", "pipelined", "upload",
+    "connect", "head", "body", "thread_body", "async", "thread", "parts", "waiting_parts", "thread_parts", "action",
+    "waiting_action", "thread_action", "whole", "file", "pipelined", "upload",
 ]  # fmt: skip
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="needs /proc to count open files")
 @pytest.mark.parametrize("how", ["reset", "close"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_client_that_goes_away_leaves_nothing_behind(moment: str, how: str, serve: Any, site: Site, tmp_path: Path) -> None:
+def test_a_client_that_goes_away_leaves_nothing_behind(
+    moment: str, how: str, serve: Any, site: Site, tmp_path: Path
+) -> None:
     (tmp_path / "big").write_bytes(BIG)
     gate, ended = site.gate(), threading.Event()
 
@@ -1358,7 +1378,8 @@ def test_a_client_that_goes_away_leaves_nothing_behind(moment: str, how: str, se
             ended.set()
 
     async def parts(conn: Any, params: Any) -> Any:
-        return conn.send_chunked(200, {"parts": async_parts, "waiting_parts": waiting_parts, "thread_parts": sync_parts}[moment]())
+        kinds: Any = {"parts": async_parts, "waiting_parts": waiting_parts, "thread_parts": sync_parts}
+        return conn.send_chunked(200, kinds[moment]())
 
     async def action(conn: Any, params: Any) -> Any:
         conn.send_chunked(200)
@@ -1387,26 +1408,27 @@ def test_a_client_that_goes_away_leaves_nothing_behind(moment: str, how: str, se
         return conn.text(conn.read_body().decode())
 
     serve(
-        body=read, thread_body=read_in_thread, parts=parts, waiting_parts=parts, thread_parts=parts, action=action, waiting_action=action,
-        thread_action=thread_action, whole=whole, file=file, pipelined=slow, upload=slow, thread=slow_in_thread, hello=hello,
-        **{"async": slow},
+        body=read, thread_body=read_in_thread, parts=parts, waiting_parts=parts, thread_parts=parts, action=action,
+        waiting_action=action, thread_action=thread_action, whole=whole, file=file, pipelined=slow, upload=slow,
+        thread=slow_in_thread, hello=hello, **{"async": slow},
     )  # fmt: skip
     site.get("/hello")
     site.wait_until_quiet()
     before = open_files()
     client = site.client(receive_buffer=4096)
     wire = {
-        "connect": "", "head": "GET / HTTP/1.1\r\nHo", "body": "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc",
-        "thread_body": "POST /thread_body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc",
+        "connect": "", "head": "GET / HTTP/1.1\r\nHo",
+        "body": "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc",
+        "thread_body": f"POST /thread_body {CHUNKED}3\r\nabc",
         "pipelined": "GET /pipelined HTTP/1.1\r\nHost: a\r\n\r\n" * 100,
-        "upload": "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=X\r\nContent-Length: 999999\r\n\r\n--X\r\n"
+        "upload": f"{UPLOAD}999999\r\n\r\n--X\r\n"
         'Content-Disposition: form-data; name="a"; filename="b"\r\n\r\n' + "x" * 200_000,
     }.get(moment, f"GET /{moment} HTTP/1.1\r\nHost: a\r\n\r\n")  # fmt: skip
     client.send(wire)
     if moment in ("connect", "head"):
         wait_until(lambda: site.server.connections, "the connection")
     elif moment == "upload":
-        wait_until(lambda: any("phoenix" in name or "/tmp" in name for name in open_files() - before), "the upload is on the disk")
+        wait_until(lambda: any("/tmp" in name for name in open_files() - before), "the upload is on the disk")
     else:
         gate.entered()
     client.reset() if how == "reset" else client.close()
@@ -1446,8 +1468,8 @@ def test_connections_that_come_and_go_leave_nothing_behind(serve: Any) -> None:
     site.wait_until_quiet()
     gc.collect()
     assert open_files() == files
-    kinds = [each for each in gc.get_objects() if type(each).__name__ in ("_Connection", "RequestParser", "Conn", "Task")]
-    assert len(kinds) < 10
+    kinds = ("_Connection", "RequestParser", "Conn", "Task")
+    assert sum(type(each).__name__ in kinds for each in gc.get_objects()) < 10
     assert len(gc.get_objects()) - objects < 420
 
 
@@ -1613,7 +1635,8 @@ def test_a_conn_is_of_no_use_when_it_was_answered(serve: Any) -> None:
 
     async def use_late() -> str:
         errors = []
-        for use in (lambda: kept[0].chunk("late"), lambda: kept[0].adapter.whole_body(kept[0])):
+        uses: list[Callable[[], Any]] = [lambda: kept[0].chunk("late"), lambda: kept[0].adapter.whole_body(kept[0])]
+        for use in uses:
             try:
                 use()
             except PhoenixError as error:
@@ -1663,7 +1686,8 @@ def test_a_server_that_stops_closes_idle_connections_and_ends_what_was_begun(ser
     gate.open()
     answers = [client.response() for client in busy]
     assert [answer.body for answer in answers] == [b"slow", b"slow", b"ab", b"slow"]
-    assert [answer.headers.get("connection") for answer in answers] == ["close", "close", None, "close"]  # parts had begun
+    told = [answer.headers.get("connection") for answer in answers]
+    assert told == ["close", "close", None, "close"]  # the head of the parts was sent before
     assert all(client.is_closed() for client in busy)
     for client in busy:
         client.close()
@@ -1710,7 +1734,8 @@ def test_threads_end_with_their_server(serve: Any) -> None:
     site.get("/hello")
     site.wait_until_quiet()
     site.run(site.server.stop())
-    wait_until(lambda: {thread.name for thread in threading.enumerate()} <= before | {site.thread.name}, "the workers end")
+    before.add(site.thread.name)
+    wait_until(lambda: {thread.name for thread in threading.enumerate()} <= before, "the workers end")
 
 
 STOP_APP = """
@@ -1787,8 +1812,13 @@ def test_an_unknown_limit_or_time_is_refused() -> None:
 
 
 def test_the_server_does_not_import_asyncio_before_it_starts() -> None:
-    import subprocess
-
-    code = f"import sys; sys.path.insert(0, {str(Path(phoenix.__file__).parent)!r}); import phoenix; phoenix.Server(print); print('asyncio' in sys.modules)"
+    root = str(Path(phoenix.__file__).parent)
+    code = f"""
+import sys
+sys.path.insert(0, {root!r})
+import phoenix
+phoenix.Server(print)
+print("asyncio" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr
