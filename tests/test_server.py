@@ -9,8 +9,10 @@ import gc
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -1316,6 +1318,61 @@ def test_a_loop_without_sendfile_sends_files_as_well(serve: Any, tmp_path: Path)
     client = site.client(receive_buffer=4096)
     for _ in range(2):
         assert client.get("/file.bin").body == BIG[:1_000_000]
+
+
+# --- TLS ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a key and a certificate that it has signed itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 2 -keyout key.pem -out certificate.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True, timeout=60)
+    both = folder / "both.pem"
+    both.write_bytes((folder / "key.pem").read_bytes() + (folder / "certificate.pem").read_bytes())
+    return both
+
+
+def test_https_serves_the_same_answers(site: Site, certificate: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(BIG[:2_000_000])
+
+    async def scheme(conn: Any, params: Any) -> Any:
+        return conn.text(conn.request_url())
+
+    async def file(conn: Any, params: Any) -> Any:
+        return conn.send_file(200, tmp_path / "big")
+
+    class Router(phoenix.Router):
+        match("GET", "/scheme", scheme)
+        match("POST", "/echo", echo_from_a_thread)
+        match("GET", "/file", file)
+        match("GET", "/parts", generate_in_thread)
+
+    endpoint = phoenix.Endpoint(Router, env="prod", log=False, static=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    site.serve(lambda: Server(endpoint.handle_request, port=0, tls=context))
+    trust = ssl.create_default_context(cafile=str(certificate))
+    client = site.client()
+    client.socket = trust.wrap_socket(client.socket, server_hostname="localhost")
+    for _ in range(2):
+        assert client.get("/scheme").body == b"https://test/scheme"
+        assert client.post("/echo", b"x" * 300_000).body == b"x" * 300_000
+        assert client.get("/file").body == BIG[:2_000_000]
+        assert client.get("/parts").body == b"abc" + b"d" * 20
+    assert client.get("/scheme", connection="close").body == b"https://test/scheme"
+    assert client.is_closed()
+
+
+def test_a_client_of_https_that_speaks_http_is_closed(site: Site, certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    site.serve(lambda: Server(print, port=0, tls=context))
+    client = site.client().request("/")
+    assert client.is_closed() or b"HTTP" not in client.data
 
 
 # --- Clients that go away -----------------------------------------------------------------
