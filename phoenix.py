@@ -6691,6 +6691,8 @@ class Conn(SessionConn):
                     f"no view was found for the format: {format!r}. The supported formats are: {sorted(view)}"
                 )
             view = view[format]
+        if view is None and self.controller is not None:
+            raise self.controller._no_view()
         if view is None:
             raise PhoenixError(
                 "a view module was not specified, set one with put_view: `conn.put_view(PageView).render(...)`"
@@ -6934,15 +6936,20 @@ class Controller(metaclass=_Recording):
 
     @classmethod
     def _find_view(cls) -> Any:
-        """Return the view of this controller, or of the nearest it extends that has one. Raises ``PhoenixError``."""
-        view = cls._find("view", lambda base: _class_of(base, base.__name__.removesuffix("Controller") + "View"))
-        if view is None:
-            name = cls.__name__.removesuffix("Controller") + "View"
-            raise PhoenixError(
-                f"{cls.__name__} renders, and no {name} was found in {cls.__module__} or in the modules beside it.\n"
-                f"Write `class {name}(View): template(\"index.html.eex\", \"...\")`, or choose a view with put_view."
-            )
-        return view
+        """Return the view of this controller, or of the nearest it extends that has one, or ``None``."""
+        return cls._find("view", lambda base: _class_of(base, base._view_name()))
+
+    @classmethod
+    def _view_name(cls) -> str:
+        return cls.__name__.removesuffix("Controller") + "View"
+
+    @classmethod
+    def _no_view(cls) -> PhoenixError:
+        name = cls._view_name()
+        return PhoenixError(
+            f"{cls.__name__} renders, and no {name} was found in {cls.__module__} or in the modules beside it.\n"
+            f"Write `class {name}(View): template(\"index.html.eex\", \"...\")`, or choose a view with put_view."
+        )
 
     @classmethod
     def _find_layout_view(cls) -> Any:
@@ -6970,10 +6977,12 @@ def _find_views(router: Any) -> None:
             _find_views(route.plug.router)
         elif "phoenix_controller" in route.private:
             try:
-                route.plug._find_layout_view()
                 route.plug._find_view()
-            except (PhoenixError, ImportError):
-                pass  # it may render nothing, or its view needs what is being imported: the first rendering will tell
+                route.plug._find_layout_view()
+            except ModuleNotFoundError:
+                raise
+            except ImportError:  # a view that imports what is only being made: at the first request it can
+                pass
 
 
 def _class_of(owner: type, name: str) -> Any:

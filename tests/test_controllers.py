@@ -1160,6 +1160,43 @@ def test_views_are_found_and_compiled_when_the_endpoint_is_made(place: Path) -> 
             app(router)
 
 
+@pytest.mark.parametrize(
+    "source, error, told",
+    [
+        (view_source("<%= if %>"), TemplateSyntaxError, "soon/views/page_view.py:5:33: "),
+        ("import nobody_has_this_module", ModuleNotFoundError, "nobody_has_this_module"),
+        ("1 / 0", ZeroDivisionError, "division"),
+    ],
+)
+def test_a_mistake_in_a_view_module_is_found_when_the_endpoint_is_made(place: Path, source: str, error: type[Exception], told: str) -> None:
+    write(place, {"soon/controllers/page_controller.py": controller_source(), "soon/views/page_view.py": source})
+
+    class SoonRouter(Router):
+        get("/", import_module("soon.controllers.page_controller").PageController, "index")
+
+    with pytest.raises(error, match=told):
+        app(SoonRouter)
+
+
+def test_a_view_may_import_the_endpoint_for_which_it_is_found(place: Path) -> None:
+    write(place, {
+        "circle/controllers/page_controller.py": controller_source(),
+        "circle/views/page_view.py": dedent(view_source("<%= app.url('/') %>")) + "\nfrom circle.endpoint import app\n",
+        "circle/endpoint.py": """
+            import phoenix
+            from phoenix import get
+            from circle.controllers.page_controller import PageController
+
+            class Router(phoenix.Router):
+                get("/", PageController, "index")
+
+            app = phoenix.Endpoint(Router, env="test", static=False, log=False, url={"host": "example.com", "port": 80})
+            """,
+    })  # fmt: skip
+    endpoint = import_module("circle.endpoint").app
+    assert endpoint.test(raise_errors=True).get("/").resp_body == "http://example.com/"
+
+
 def test_a_controller_that_extends_another_has_its_own_view_or_that_of_the_other(place: Path) -> None:
     write(place, {"kinds.py": dedent(controller_source()) + dedent(view_source("page")) + dedent(view_source("admin", "AdminView")) + dedent("""
         class AdminController(PageController): ...

@@ -1373,6 +1373,20 @@ def test_an_upload_is_left_as_it_is_when_params_are_scrubbed() -> None:
     assert conn_with("", {"user": {"file": upload}}).scrub_params("user").params["user"]["file"] is upload
 
 
+def test_what_must_not_be_logged_is_replaced_at_any_depth() -> None:
+    params = {
+        "user": {"name": "Ann", "password": "x", "old_password_hint": {"a": "x"}},
+        "list": [{"password": "x"}, "y"],
+        "n": 7,
+    }
+    assert phoenix.filter_params(params, ["password"]) == {
+        "user": {"name": "Ann", "password": "[FILTERED]", "old_password_hint": "[FILTERED]"},
+        "list": [{"password": "[FILTERED]"}, "y"],
+        "n": 7,
+    }
+    assert phoenix.filter_params(params, []) == params
+
+
 # --- Another method than the client could send --------------------------------------------
 
 

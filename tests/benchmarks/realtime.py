@@ -375,6 +375,12 @@ def main() -> int:
     if "push" in wanted:
         own: dict[str, float | None] = {"websockets": 1.0, "channels": 3.0, "socketio": 3.0}
         good &= compare("channel push with reply, per CPU second", lambda name: push(name, chosen.seconds), own, chosen.rounds)
+        pairs = [(push("phoenix", chosen.seconds), echo("phoenix", chosen.seconds)) for _ in range(chosen.rounds)]
+        ratio = statistics.median(pushes / echoes for pushes, echoes in pairs)
+        figures = [statistics.median(each) for each in zip(*pairs)]
+        verdict = "pass" if ratio >= 0.55 else "**FAIL**"
+        good &= ratio >= 0.55
+        print(f"| channel push with reply | {figures[0]:,.0f} | its own raw echo | {figures[1]:,.0f} | {ratio:.2f}x | 0.55x | {verdict} |")
     if "fan" in wanted:
         peers = {"starlette": 1.15, "bare": 0.85, "channels": 30.0, "websockets": None}
         good &= compare("deliveries to 1,000 subscribers, per CPU second", lambda name: fan(name, chosen.seconds), peers, chosen.rounds)
