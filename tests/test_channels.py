@@ -1361,6 +1361,23 @@ def test_an_id_is_text_or_nothing(found: Any) -> None:
         app_with(handler=Wrong).test(raise_errors=True).connect("/ws")
 
 
+def test_no_message_follows_the_close_of_a_connection() -> None:
+    """A subscriber closes another's connection in the middle of a broadcast that this one would have got next."""
+    app = app_with(handler=UserSocket)
+    app.pubsub.subscribe("rooms:a", lambda message: app.broadcast("users:ann", "disconnect", {}))
+    app.pubsub.subscribe("rooms:a", lambda message: wire_of(server).close(1001, "") if message.event == "last" else None)
+    with Serving(app) as server, raw_socket(server, V2_URL + "&token=good") as raw:
+        raw.sendall(masked(1, json.dumps(JOIN).encode()))
+        until(lambda: len(app.pubsub.subscribers("rooms:a")) == 3)
+        app.broadcast("rooms:a", "last", {"x": 1})
+        received = b""
+        while part := raw.recv(65536):
+            received += part
+            if received.endswith(b"\x03\xe9"):
+                raw.sendall(masked(8, b"\x03\xe9"))
+        assert b"last" not in received and received.endswith(b"\x88\x02\x03\xe9")
+
+
 def test_a_channel_may_close_its_whole_connection() -> None:
     class Closer(Room):
         async def event(self, socket: Any, event: str, message: Any) -> Any:
@@ -1407,12 +1424,17 @@ def test_connect_info_tells_about_the_connection() -> None:
             assert UserSocket.seen[-1]["session"] in (None, {})
 
 
-def test_the_session_is_not_given_to_pages_of_any_origin() -> None:
+@pytest.mark.parametrize(("origins", "session"), [(True, {"user_id": 7}), (False, None)])
+def test_the_session_is_not_given_to_pages_of_any_origin(origins: bool, session: Any) -> None:
     """With ``origins=False`` any site may connect, with the cookies of its visitor."""
-    client = app_with(handler=UserSocket, origins=False).test()
-    client.cookies["_phoenix_key"] = "x"
+
+    class Router(phoenix.Router):
+        with socket("/ws", UserSocket, origins=origins):
+            channel("rooms", Room)
+
+    client = Endpoint(Router, log=False, secret_key_base=SECRET).test().put_session(user_id=7)
     with client.connect("/ws", {"token": "good"}):
-        assert UserSocket.seen[-1]["session"] is None
+        assert UserSocket.seen[-1]["session"] == session
 
 
 def test_a_cookie_of_another_app_does_no_harm_to_one_without_a_secret() -> None:
@@ -1876,7 +1898,9 @@ def test_messages_are_kept_for_the_next_poll_when_the_client_of_this_one_has_gon
             raw.setsockopt(net.SOL_SOCKET, net.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # it does not even say goodbye
         until(lambda: len(server.app.server.connections) < before)
         app.broadcast("rooms:a", "tick", {})
-        assert poller.read(1)[0][3] == "tick"
+        until(session.waiter.done)
+        poller.post(json.dumps(HEARTBEAT))  # when this is answered, the poll that is gone has ended
+        assert [frame[3] for frame in poller.read(2)] == ["tick", "phx_reply"]
 
 
 def test_two_posts_of_one_session_are_handled_one_after_the_other(served: Serving) -> None:
@@ -2423,6 +2447,21 @@ def test_a_client_that_does_not_answer_a_close_is_dropped_however_much_it_talks(
                     if raw.recv(100) == b"":
                         raise ConnectionResetError("closed")
         assert time.monotonic() - started < 6
+
+
+def test_a_close_is_completed_though_nobody_was_reading_from_the_client() -> None:
+    async def handler(ws: Any) -> None:
+        while not ws._reading_paused:
+            await asyncio.sleep(0.005)
+        await ws.close(4000, "enough")
+
+    with served_socket(handler) as server, ws(server, "/echo") as client:
+        for _ in range(5):
+            client.send("x" * 50_000)
+        assert closed_with(client) == (4000, "enough")
+        started = time.monotonic()
+        until(lambda: not server.app.server.connections)
+        assert time.monotonic() - started < 1.5
 
 
 def test_a_handler_that_waits_for_something_else_is_cancelled_when_its_client_has_been_gone_for_long(

@@ -172,6 +172,19 @@ def test_several_readers_of_one_mailbox_share_its_messages_and_none_is_forgotten
     assert run(scene()) == [0, 1, 2, 3, 4]
 
 
+def test_a_reader_that_is_woken_and_cancelled_leaves_the_message_to_another(pubsub: PubSub) -> None:
+    async def scene() -> str:
+        mailbox = pubsub.subscribe("work")
+        readers = [asyncio.ensure_future(mailbox.get(timeout=5)) for _ in range(2)]
+        await asyncio.sleep(0)
+        pubsub.broadcast("work", "kept")
+        readers[0].cancel()
+        result: str = await readers[1]
+        return result
+
+    assert run(scene()) == "kept"
+
+
 def test_the_end_of_a_with_block_unsubscribes_and_wakes_whoever_waits(pubsub: PubSub) -> None:
     async def scene() -> None:
         with pubsub.subscribe("words") as mailbox:
@@ -794,6 +807,23 @@ def test_who_has_left_already_does_not_stay(pubsub: PubSub) -> None:
     assert presence.list("rooms:lobby") == {} and presence._tracked == {}
     assert [(set(diff["joins"]), set(diff["leaves"])) for diff in diffs] == [({"ann"}, set()), (set(), {"ann"})]
     assert presence.update(person, "ann", {"typing": True}) == {}  # nor is it an error of its channel
+
+
+def test_changes_are_broadcast_in_the_order_in_which_they_were_made_whichever_thread_made_them() -> None:
+    """A worker thread has tracked, and what it broadcasts is still on its way to the loop; there, the socket closes."""
+
+    async def scene() -> list[tuple[str, ...]]:
+        pubsub = PubSub()
+        pubsub._serve_on(asyncio.get_running_loop())
+        presence, person, diffs = Presence(pubsub), Person(), watch(pubsub)
+        worker = threading.Thread(target=presence.track, args=(person, "ann"))
+        worker.start()
+        worker.join(TIMEOUT)  # this blocks the loop
+        person.leave()
+        await asyncio.sleep(0)
+        return [tuple(name for name in ("joins", "leaves") if diff[name]) for diff in diffs]
+
+    assert run(scene()) == [("joins",), ("leaves",)]
 
 
 def test_fetch_adds_to_what_clients_see_and_not_to_the_table(pubsub: PubSub) -> None:
