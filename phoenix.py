@@ -11420,7 +11420,8 @@ class Server:
     """Serve HTTP on one address.
 
     *handle* is called with a ``Request`` and its connection, and returns a conn with a response, or a coroutine that
-    returns one. *threads* is the number of worker threads for plain functions.
+    returns one. *threads* is the number of worker threads for plain functions. *on_start* is awaited before the first
+    connection is accepted, *on_stop* called when the server begins to stop, *on_end* awaited behind the last request.
     """
 
     def __init__(
@@ -11433,11 +11434,12 @@ class Server:
         limits: HTTPLimits | None = None,
         timeouts: Timeouts | None = None,
         tls: Any = None,
-        on_start: Callable[[Server], object] | None = None,
+        on_start: Callable[[Server], Any] | None = None,
         on_stop: Callable[[Server], object] | None = None,
+        on_end: Callable[[Server], Any] | None = None,
     ) -> None:
         self.handle = handle
-        self.on_start, self.on_stop = on_start, on_stop
+        self.on_start, self.on_stop, self.on_end = on_start, on_stop, on_end
         self.host, self.port, self.tls = host, port, tls
         self.limits = limits or HTTPLimits()
         self.timeouts = timeouts or Timeouts()
@@ -11453,6 +11455,7 @@ class Server:
         self._listener: Any = None
         self._sweeper: Any = None
         self._drained: Any = None
+        self.ended: Any = None  # a future that is done when the server has stopped
 
     async def start(self) -> None:
         """Listen. Raises ``OSError`` when the port is in use; ``port=0`` takes a free one and sets ``port``."""
@@ -11461,16 +11464,22 @@ class Server:
         bytearray(1 << 20)  # lets malloc keep the 256 KiB blocks that asyncio receives into: 3x faster on glibc
         self.loop, self.thread = asyncio.get_running_loop(), _get_ident()
         self.create_task = _task_maker(self.loop)
+        self.ended = self.loop.create_future()
         self._sweep()
         self._listener = await self.loop.create_server(
             lambda: _Connection(self), self.host, self.port, backlog=2048, ssl=self.tls,
-            ssl_handshake_timeout=self.timeouts.head if self.tls else None,
+            ssl_handshake_timeout=self.timeouts.head if self.tls else None, start_serving=False,
         )  # fmt: skip
         self.port = self._listener.sockets[0].getsockname()[1]
         for listener in self._listener.sockets:
             _shorten_queue(listener)
-        if self.on_start is not None:
-            self.on_start(self)
+        try:
+            if self.on_start is not None:
+                await self.on_start(self)
+            await self._listener.start_serving()
+        except BaseException:
+            await self.stop()
+            raise
 
     def _sweep(self) -> None:
         """Tell the time, and look for connections that have run out of it: once a second, or as often as it takes."""
@@ -11494,6 +11503,9 @@ class Server:
         """Stop accepting, let requests end within ``timeouts.shutdown`` seconds, then close everything."""
         import asyncio
 
+        if self.stopping:
+            await asyncio.shield(self.ended)
+            return
         self.stopping = True
         self._listener.close()
         if self.on_stop is not None:
@@ -11510,7 +11522,10 @@ class Server:
             connection.abort()
         await asyncio.sleep(0)  # lets asyncio tell the connections that they are lost
         self._sweeper.cancel()
+        if self.on_end is not None:
+            await self.on_end(self)
         self.workers.stop()
+        self.ended.set_result(None)
 
 
 def _shorten_queue(listener: Any) -> None:
@@ -11879,14 +11894,19 @@ def _ends_more_than_a_request(conn: Any, error: BaseException) -> bool:
     """
     if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         return True
+    if type(error).__name__ == "CancelledError" and getattr(conn.adapter, "closed", False):
+        return True  # the client is gone
+    return _is_cancelled(error)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Tell whether *error* ends this task, rather than something that it waited for. Before Python 3.11 nobody knows."""
     if type(error).__name__ != "CancelledError":
         return False
     import asyncio
 
-    if getattr(conn.adapter, "closed", False):
-        return True  # the client is gone
     task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
-    return task is not None and hasattr(task, "cancelling") and task.cancelling() > 0  # from Python 3.11 on
+    return task is not None and hasattr(task, "cancelling") and task.cancelling() > 0
 
 
 _OF_ONE_RESPONSE = frozenset((  # headers that do not hold for the error page in its place
@@ -12414,54 +12434,132 @@ footer { margin-top: 1.75rem; color: var(--dim) } footer pre { padding: .8rem; w
 # --- What runs beside the server ----------------------------------------------------------
 
 
-class _Children:
-    """The children of an endpoint: started in order, started again when they crash, stopped in reverse.
+_MOST_CRASHES = 5  # of one child ...
+_CRASH_WINDOW = 10  # ... in so many seconds
 
-    A child is an ``async def`` without arguments, a plain function, which gets a thread of its own, or an object with
-    ``start()`` and ``stop()``. One that crashes more than five times in ten seconds stops the endpoint.
+
+class _Children:
+    """What runs beside a server: started in order, started again after a crash, stopped in reverse.
+
+    A child is an ``async def`` without arguments; a plain function, which gets a thread of its own; or an object with
+    ``start()`` and ``stop()``, each of them ``async def`` or plain. Each is started when the one before it has been:
+    for an object that is when ``start()`` has returned, for a function when it has begun to run.
+
+    A function that crashes is called again, after a pause that grows. When it does that too often, *give_up* is called.
+    A function that returns is done. To stop, an ``async def`` is cancelled; a plain function is told by the
+    ``threading.Event`` that it was called with, if it takes an argument. Each has *patience* seconds for it.
     """
 
-    def __init__(self, children: Iterable[Any], server: Server | None) -> None:
-        self.on_give_up: Callable[[], object] | None = None
-        self.gave_up = False
-        self._running: list[Any] = []
-        self._objects: list[Any] = []
-        for child in children:
-            if hasattr(child, "start") and hasattr(child, "stop"):
-                child.start()
-                self._objects.append(child)
-            elif server is not None:
-                self._running.append(server.create_task(self._supervise(child, server)))
+    def __init__(self, children: Sequence[Any], server: Server, give_up: Callable[[], object]) -> None:
+        self._children, self._server, self._give_up = children, server, give_up
+        self._started: list[tuple[str, Callable[[], Any]]] = []  # names, and how each of them is stopped
+        self._stopping = False
 
-    async def _supervise(self, child: Callable[[], Any], server: Server) -> None:
+    async def start(self) -> None:
+        """Start them all. Raises ``PhoenixError`` when the ``start()`` of one raises."""
+        import asyncio
+        import threading
+
+        for child in self._children:
+            if _has_start_and_stop(child):
+                try:
+                    await self._call(child.start)
+                except Exception as error:
+                    raise PhoenixError(f"the child {_name_of(child)} could not be started: {error}") from error
+                self._started.append((_name_of(child), functools.partial(self._call, child.stop)))
+                continue
+            stop = threading.Event() if _takes_stop(child) else None
+            task = self._server.loop.create_task(self._supervise(child, stop))
+            self._started.append((_name_of(child), functools.partial(_end_child, task, stop)))
+            await asyncio.sleep(0)  # it begins to run
+
+    async def _call(self, call: Callable[[], Any]) -> None:
+        """Call a method of a child that is an object where it belongs: on the loop, or in a worker thread."""
+        result = await self._server.workers.run(self._server.loop, call) if _where_it_runs(call) == _WORKER else call()
+        if hasattr(result, "__await__"):
+            await result
+
+    async def _supervise(self, child: Callable[..., Any], stop: Any) -> None:
         import asyncio
 
+        loop = self._server.loop
+        call = child if stop is None else functools.partial(child, stop)
+        in_thread = _where_it_runs(child) == _WORKER
         crashes: list[float] = []
         while True:
             try:
-                if _where_it_runs(child) in (_STEPPED, _AWAITED):
-                    await child()
-                else:
-                    await _in_own_thread(server.loop, child)
+                await (_in_own_thread(loop, call) if in_thread else call())
                 return
-            except Exception:
-                crashes = [*(at for at in crashes if server.loop.time() - at < 10), server.loop.time()]
-                logger.exception("the child %s crashed", _name_of(child))
-            if len(crashes) > 5:
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                is_end = _is_cancelled(error) if sys.version_info >= (3, 11) else isinstance(error, asyncio.CancelledError)
+                if self._stopping or is_end:
+                    if isinstance(error, Exception):
+                        logger.exception("the child %s raised an error when it was stopped", _name_of(child))
+                    return
+                crashes = [*(at for at in crashes if loop.time() - at < _CRASH_WINDOW), loop.time()]
+                logger.error("the child %s crashed", _name_of(child), exc_info=error)
+            if len(crashes) > _MOST_CRASHES:
                 logger.critical(
-                    "the child %s crashed %d times in 10 s: the endpoint stops", _name_of(child), len(crashes)
-                )
-                self.gave_up = True
-                if self.on_give_up is not None:
-                    self.on_give_up()
+                    "the child %s crashed %d times in %d s: the endpoint stops (port %d)",
+                    _name_of(child), len(crashes), _CRASH_WINDOW, self._server.port,
+                )  # fmt: skip
+                self._give_up()
                 return
             await asyncio.sleep(min(0.05 * 2 ** len(crashes), 2))
+            if self._stopping:
+                return
 
-    def stop(self) -> None:
-        for child in reversed(self._objects):
-            child.stop()
-        for task in reversed(self._running):
-            task.cancel()
+    async def stop(self, patience: float) -> None:
+        """Stop those that were started, the last one first."""
+        import asyncio
+
+        self._stopping = True
+        while self._started:
+            name, stop = self._started.pop()
+            try:
+                await asyncio.wait_for(stop(), patience)
+            except asyncio.TimeoutError:
+                logger.error("the child %s did not stop within %s s", name, patience)
+            except Exception:
+                logger.exception("the child %s raised an error when it was stopped", name)
+
+
+def _has_start_and_stop(child: Any) -> bool:
+    return not isinstance(child, type) and hasattr(child, "start") and hasattr(child, "stop")
+
+
+def _takes_stop(child: Any) -> bool:
+    """Tell whether a child is a plain function that takes the event by which it is told to stop."""
+    from inspect import signature
+
+    return _where_it_runs(child) == _WORKER and bool(signature(child).parameters)
+
+
+def _check_child(child: Any) -> None:
+    """Raise ``ConfigError`` for what is no child: it would crash when the server starts."""
+    from inspect import signature
+
+    if _has_start_and_stop(child):
+        return
+    expected = "expected a function without arguments, or an object with start() and stop()"
+    if isinstance(child, type) or not callable(child):
+        hint = f": write {child.__name__}(...)" if isinstance(child, type) else ""
+        raise ConfigError(f"children=[{child!r}]: {expected}{hint}")
+    try:
+        signature(child).bind(*[None] * _takes_stop(child))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"children=[{_name_of(child)}]: {error}; {expected}. A plain function may take one argument, a"
+            " threading.Event that is set when it shall stop."
+        ) from None
+
+
+async def _end_child(task: Any, stop: Any) -> None:
+    """End the *task* that supervises a child: tell its thread by the event *stop*, or cancel it."""
+    import asyncio
+
+    task.cancel() if stop is None else stop.set()
+    await asyncio.wait([task])
 
 
 def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
@@ -12478,6 +12576,8 @@ def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
         outcome: tuple[Any, BaseException | None]
         try:
             outcome = call(), None
+        except StopIteration:
+            outcome = None, RuntimeError("it raised StopIteration")  # which no future can hold
         except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
             outcome = None, error
         try:
@@ -12531,7 +12631,7 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "filter_parameters": ("password", "token"),  # words in the names of params whose values are not logged
     "template_engines": {},  # extension -> engine
     "pubsub": None,  # a PubSub; one of its own unless set
-    "children": (),  # async functions that run beside the server, and again when they crash
+    "children": (),  # what runs beside the server: functions, async or plain, and objects with start() and stop()
     "threads": 40,
     "limits": {},  # fields of HTTPLimits
     "timeouts": {},  # fields of Timeouts
@@ -12622,7 +12722,8 @@ class Endpoint(metaclass=_Recording):
         _compile_views(View)
         self.pubsub: PubSub = self.options["pubsub"] or PubSub()
         self.server: Server | None = None
-        self._children = _Children((), None)
+        self._children: _Children | None = None
+        self.gave_up = False  # a child crashed too often, and that stopped the server
 
     # --- Configuration --------------------------------------------------------------------
 
@@ -12661,6 +12762,8 @@ class Endpoint(metaclass=_Recording):
         threads = given.get("threads", 1)
         if not isinstance(threads, int) or threads < 1:
             raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
+        for child in given.get("children", ()):
+            _check_child(child)
 
     def _make_url(self) -> None:
         """Find out what URLs begin with.
@@ -12919,16 +13022,26 @@ class Endpoint(metaclass=_Recording):
             limits=self._limits,
             timeouts=self._timeouts,
             on_start=self._started,
-            on_stop=self._stopped,
+            on_stop=self._stopping,
+            on_end=self._stopped,
         )
 
-    def _started(self, server: Server) -> None:
-        self.server = server
+    async def _started(self, server: Server) -> None:
+        self.server, self.gave_up = server, False
         self.pubsub._serve_on(server.loop)
-        self._children = _Children(self.options["children"], server)
 
-    def _stopped(self, server: Server) -> None:
-        self._children.stop()
+        def give_up() -> None:
+            self.gave_up = True
+            self._stop_task = server.loop.create_task(server.stop())
+
+        self._children = _Children(self.options["children"], server, give_up)
+        await self._children.start()
+
+    async def _stopped(self, server: Server) -> None:
+        if self._children is not None:
+            await self._children.stop(self._timeouts.shutdown)
+
+    def _stopping(self, server: Server) -> None:
         for router in (self.router, *getattr(self.router, "_forwards", ())):
             for route in getattr(router, "routes", ()):
                 if isinstance(route.plug, _LongPollPlug):
@@ -12952,6 +13065,7 @@ def _serve_all(endpoints: Sequence[Endpoint]) -> None:
 
 
 async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
+    """Serve until a signal comes, or until all of them have given up; one that does leaves the others alone."""
     import asyncio
     import signal
 
@@ -12962,15 +13076,22 @@ async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
             loop.add_signal_handler(number, stop.set)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             pass
-    started = []
+    started: list[Server] = []
     try:
         for endpoint in endpoints:
             started.append(await _start_server(endpoint))
-            endpoint._children.on_give_up = stop.set
-        await stop.wait()
+        told = loop.create_task(stop.wait())
+        running = {server.ended: server.port for server in started}
+        while running and not told.done():
+            ended, _ = await asyncio.wait({told, *running}, return_when=asyncio.FIRST_COMPLETED)
+            for each in ended - {told}:
+                port = running.pop(each)
+                if running:
+                    others = ", ".join(map(str, running.values()))
+                    logger.critical("the endpoint on port %d has stopped; what goes on: port %s", port, others)
     finally:
         await asyncio.gather(*(server.stop() for server in started))
-    if any(endpoint._children.gave_up for endpoint in endpoints):
+    if any(endpoint.gave_up for endpoint in endpoints):
         sys.exit(1)
 
 
@@ -12985,6 +13106,9 @@ async def _start_server(endpoint: Endpoint) -> Server:
         if error.errno == errno.EADDRINUSE:
             sys.exit(f"Port {server.port} is already in use: stop what runs there, or set another, as in PORT=4001")
         sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
+    except PhoenixError as error:
+        logger.critical("%s", error, exc_info=error.__cause__)
+        sys.exit(1)
     host = "localhost" if server.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else server.host
     name = getattr(endpoint.router, "__name__", "app")
     print(f"Running {name} on http://{host}:{server.port} ({endpoint.env}), Ctrl-C stops", flush=True)
