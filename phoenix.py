@@ -65,7 +65,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hmac import compare_digest
 from keyword import iskeyword
 from operator import itemgetter
-from stat import S_ISREG
+from stat import S_ISREG, S_ISSOCK
 from urllib.parse import quote, unquote_to_bytes
 
 TYPE_CHECKING = False  # what typing.TYPE_CHECKING is; importing typing would cost 4 ms at every start
@@ -11417,7 +11417,8 @@ class _WebSocketWire:
 
 
 class Server:
-    """Serve HTTP on one address.
+    """Serve HTTP on one address: *host* and *port*, a Unix socket at the path *uds* with the permissions *uds_mode*,
+    or on *sockets* that somebody else has opened.
 
     *handle* is called with a ``Request`` and its connection, and returns a conn with a response, or a coroutine that
     returns one. *threads* is the number of worker threads for plain functions. *on_start* is awaited before the first
@@ -11430,6 +11431,9 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 4000,
+        uds: str | os.PathLike[str] | None = None,
+        uds_mode: int = 0o660,
+        sockets: Iterable[Any] = (),
         threads: int = 40,
         limits: HTTPLimits | None = None,
         timeouts: Timeouts | None = None,
@@ -11441,6 +11445,8 @@ class Server:
         self.handle = handle
         self.on_start, self.on_stop, self.on_end = on_start, on_stop, on_end
         self.host, self.port, self.tls = host, port, tls
+        self.uds, self.uds_mode = None if uds is None else os.fspath(uds), uds_mode
+        self.sockets = list(sockets)
         self.limits = limits or HTTPLimits()
         self.timeouts = timeouts or Timeouts()
         self.workers = _Workers(threads)
@@ -11452,13 +11458,17 @@ class Server:
         self.now = 0.0
         self.tail = self.tail_close = self.tail_keep_alive = b""
         self.loop: Any = None
-        self._listener: Any = None
+        self._listeners: list[Any] = []
+        self._uds_inode = 0  # of the socket that was made at `uds`
         self._sweeper: Any = None
         self._drained: Any = None
         self.ended: Any = None  # a future that is done when the server has stopped
 
-    async def start(self) -> None:
-        """Listen. Raises ``OSError`` when the port is in use; ``port=0`` takes a free one and sets ``port``."""
+    async def start(self, *, listen: bool = True) -> None:
+        """Listen. Raises ``OSError`` when the port is in use; ``port=0`` takes a free one and sets ``port``.
+
+        Without *listen* it only gets ready: for the doors, whose requests come in by other people's servers.
+        """
         import asyncio
 
         bytearray(1 << 20)  # lets malloc keep the 256 KiB blocks that asyncio receives into: 3x faster on glibc
@@ -11466,20 +11476,37 @@ class Server:
         self.create_task = _task_maker(self.loop)
         self.ended = self.loop.create_future()
         self._sweep()
-        self._listener = await self.loop.create_server(
-            lambda: _Connection(self), self.host, self.port, backlog=2048, ssl=self.tls,
-            ssl_handshake_timeout=self.timeouts.head if self.tls else None, start_serving=False,
-        )  # fmt: skip
-        self.port = self._listener.sockets[0].getsockname()[1]
-        for listener in self._listener.sockets:
-            _shorten_queue(listener)
+        if listen:
+            await self._listen()
         try:
             if self.on_start is not None:
                 await self.on_start(self)
-            await self._listener.start_serving()
+            for listener in self._listeners:
+                await listener.start_serving()
         except BaseException:
             await self.stop()
             raise
+
+    async def _listen(self) -> None:
+        import asyncio
+
+        if self.uds is not None and not self.sockets:
+            self.sockets = [_unix_listener(self.uds, self.uds_mode)]
+            self._uds_inode = os.stat(self.uds).st_ino
+        places: list[dict[str, Any]] = [{"sock": each} for each in self.sockets]
+        for place in places or [{"host": self.host, "port": self.port}]:
+            create = self.loop.create_server
+            if _is_unix(place.get("sock")) and not isinstance(self.loop, asyncio.BaseEventLoop):
+                create = self.loop.create_unix_server  # uvloop tells them apart
+            listener = await create(
+                lambda: _Connection(self), **place, backlog=2048, ssl=self.tls,
+                ssl_handshake_timeout=self.timeouts.head if self.tls else None, start_serving=False,
+            )  # fmt: skip
+            self._listeners.append(listener)
+            for each in listener.sockets:
+                _shorten_queue(each)
+        name = self._listeners[0].sockets[0].getsockname()
+        self.port = name[1] if isinstance(name, tuple) else 0
 
     def _sweep(self) -> None:
         """Tell the time, and look for connections that have run out of it: once a second, or as often as it takes."""
@@ -11507,7 +11534,10 @@ class Server:
             await asyncio.shield(self.ended)
             return
         self.stopping = True
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
+        if self._uds_inode:
+            _remove_socket(str(self.uds), self._uds_inode)
         if self.on_stop is not None:
             self.on_stop(self)
         for connection in list(self.connections):
@@ -11526,6 +11556,66 @@ class Server:
             await self.on_end(self)
         self.workers.stop()
         self.ended.set_result(None)
+
+
+def _is_unix(listener: Any) -> bool:
+    return getattr(getattr(listener, "family", None), "name", "") == "AF_UNIX"
+
+
+def _unix_listener(path: str, mode: int) -> Any:
+    """Return a Unix socket that listens at *path*, where it takes the place of one that nobody listens on any more.
+
+    It appears there in one step, with its permissions and ready to be connected to. Raises ``OSError``, also for a
+    file that is no socket, and for a socket that another process answers on.
+    """
+    import errno
+    import socket
+
+    if os.path.lexists(path) and not S_ISSOCK(os.lstat(path).st_mode):
+        raise FileExistsError(errno.EEXIST, "there is a file, which is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            pass
+        else:
+            raise OSError(errno.EADDRINUSE, "another server listens there")
+    listener, unnamed = socket.socket(socket.AF_UNIX), f"{path}.{os.getpid()}"
+    try:
+        listener.bind(unnamed)
+        os.chmod(unnamed, mode)
+        listener.listen(2048)
+        os.rename(unnamed, path)
+    except OSError:
+        listener.close()
+        _remove_socket(unnamed)
+        raise
+    return listener
+
+
+def _remove_socket(path: str, inode: int = 0) -> None:
+    """Remove a file if it is there; with *inode*, if it is still that one."""
+    try:
+        if inode in (0, os.stat(path).st_ino):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _sockets_of_systemd() -> list[Any]:
+    """Return the sockets that systemd has opened for this process, each of them once; see sd_listen_fds(3)."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    import socket
+
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # processes that we start must not take them for theirs
+        os.environ.pop(name, None)
+    found = [socket.socket(fileno=3 + at) for at in range(count)]
+    for each in found:
+        each.set_inheritable(False)
+    return found
 
 
 def _shorten_queue(listener: Any) -> None:
@@ -12618,7 +12708,7 @@ class _ClientScript:
 
 _ENDPOINT_OPTIONS: dict[str, Any] = {
     "url": {},  # host, scheme, port, path: what generated URLs begin with
-    "http": {},  # host and port to listen on; the port is PORT, or 4000, unless set
+    "http": {},  # host and port to listen on (the port is PORT, or 4000, unless set), or uds, a Unix socket
     "secret_key_base": None,  # at least 64 bytes; or a list, the newest first
     "debug_errors": None,  # the page for developers; on in dev unless set
     "render_errors": None,  # the view of error pages; ErrorView beside the router unless set
@@ -12771,7 +12861,7 @@ class Endpoint(metaclass=_Recording):
         A public host is taken to stand in front of this server, at the standard port; a local one is this server.
         """
         _check_keys("url", self.options["url"], _URL_KEYS)
-        _check_keys("http", self.options["http"], ("host", "port"))
+        _check_keys("http", self.options["http"], ("host", "port", "uds", "uds_mode"))
         url = self.options["url"]
         host, scheme = url.get("host", "localhost"), url.get("scheme", "http")
         standard = "scheme" in url or not _is_this_machine(host)
@@ -13012,12 +13102,25 @@ class Endpoint(metaclass=_Recording):
 
     # --- Serving --------------------------------------------------------------------------
 
-    def make_server(self, host: str | None = None, port: int | None = None) -> Server:
-        """Return a server for this app, not started yet; for tests and for those who run a loop of their own."""
+    def make_server(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        uds: str | os.PathLike[str] | None = None,
+        sockets: Iterable[Any] = (),
+    ) -> Server:
+        """Return a server for this app, not started yet; for tests and for those who run a loop of their own.
+
+        *uds* is the path of a Unix socket to listen on instead; *sockets* are listening already.
+        """
+        http = self.options["http"]
         return Server(
             self.handle_request,
-            host=host or self.options["http"].get("host", "127.0.0.1"),
+            host=host or http.get("host", "127.0.0.1"),
             port=self.port if port is None else port,
+            uds=uds or (http.get("uds") if host is None and port is None else None),
+            uds_mode=http.get("uds_mode", 0o660),
+            sockets=sockets,
             threads=self.options["threads"],
             limits=self._limits,
             timeouts=self._timeouts,
@@ -13058,10 +13161,20 @@ def _serve_all(endpoints: Sequence[Endpoint]) -> None:
     import asyncio
 
     _set_up_logging(endpoints[0].env)
+    _hand_out(_sockets_of_systemd(), endpoints)
     try:
         asyncio.run(_serve_until_stopped(endpoints))
     except KeyboardInterrupt:
         pass
+
+
+def _hand_out(sockets: Sequence[Any], endpoints: Sequence[Endpoint]) -> None:
+    """Let *endpoints* listen on sockets of systemd: a single one on all of them, several on one each."""
+    if len(endpoints) > 1 and len(sockets) not in (0, len(endpoints)):
+        sys.exit(f"systemd opened {len(sockets)} sockets for {len(endpoints)} apps: expected one for each, in their order")
+    for at, endpoint in enumerate(endpoints if sockets else ()):
+        endpoint.server = endpoint.server or endpoint.make_server()
+        endpoint.server.sockets = list(sockets if len(endpoints) == 1 else sockets[at : at + 1])
 
 
 async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
@@ -13103,6 +13216,8 @@ async def _start_server(endpoint: Endpoint) -> Server:
     try:
         await server.start()
     except OSError as error:
+        if server.uds is not None:
+            sys.exit(f"cannot listen on the Unix socket {server.uds}: {error.strerror or error}")
         if error.errno == errno.EADDRINUSE:
             sys.exit(f"Port {server.port} is already in use: stop what runs there, or set another, as in PORT=4001")
         sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
@@ -13111,7 +13226,8 @@ async def _start_server(endpoint: Endpoint) -> Server:
         sys.exit(1)
     host = "localhost" if server.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else server.host
     name = getattr(endpoint.router, "__name__", "app")
-    print(f"Running {name} on http://{host}:{server.port} ({endpoint.env}), Ctrl-C stops", flush=True)
+    place = f"http://{host}:{server.port}" if server.port else f"unix:{server.uds or server.sockets[0].getsockname()}"
+    print(f"Running {name} on {place} ({endpoint.env}), Ctrl-C stops", flush=True)
     return server
 
 
@@ -14113,6 +14229,7 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     server.add_argument("apps", nargs="*", metavar="APP", default=["app"], help=f"{_APP_HELP}; app unless given")
     server.add_argument("--host", help="address to listen on: 0.0.0.0 for all; 127.0.0.1 unless the app says otherwise")
     server.add_argument("--port", type=int, help="port to listen on; of several apps each takes the next")
+    server.add_argument("--uds", metavar="PATH", help="Unix socket to listen on instead, as for nginx")
 
     routes = command(_routes, "routes app:Router", "Print the routes")
     routes.add_argument("app", nargs="?", metavar="APP", default="app", help=f"{_APP_HELP}; app unless given")
@@ -14285,16 +14402,23 @@ def _server(options: Any) -> None:
     if options.port is not None and not 0 <= options.port <= 65535:
         raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"{line} 4000")
     endpoints = list(dict.fromkeys(each for target in options.apps for each in _endpoints_of(target, "server")))
+    if options.uds is not None:
+        if len(endpoints) > 1:
+            raise _Refused("one Unix socket serves one app: start each by itself, as in:", "server app:app --uds app.sock")
+        endpoints[0].server = endpoints[0].make_server(uds=options.uds)
+        _serve_all(endpoints)
+        return
     ports = [endpoint.port for endpoint in endpoints]
     if options.port is not None:  # port 0 is any that is free
         ports = [options.port + (at if options.port else 0) for at in range(len(endpoints))]
     places = [(options.host or endpoint.config("http").get("host"), port) for endpoint, port in zip(endpoints, ports)]
-    for place in places:
+    for place in () if "LISTEN_FDS" in os.environ else places:  # systemd may have opened others
         if place[1] and places.count(place) > 1:
             message = f'two of these apps listen on port {place[1]}: give each one of its own, http={{"port": ...}}'
             raise _Refused(f"{message}, or type:", f"{line} {place[1]}")
     for endpoint, port in zip(endpoints, ports):
-        endpoint.server = endpoint.make_server(options.host, port)
+        if options.port is not None or options.host is not None or "uds" not in endpoint.config("http"):
+            endpoint.server = endpoint.make_server(options.host, port)
     _serve_all(endpoints)
 
 
