@@ -1331,9 +1331,11 @@ class PlugEntry:
 
 
 def _with_options(target: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Callable[[Any], Any]:
-    if not arguments and not options:
-        return target  # type: ignore[no-any-return]
-    return lambda conn: target(conn, *arguments, **options)
+    if options:
+        return lambda conn: target(conn, *arguments, **options)
+    if arguments:
+        return lambda conn: target(conn, *arguments)
+    return target  # type: ignore[no-any-return]
 
 
 if TYPE_CHECKING:
@@ -1371,29 +1373,31 @@ def _steps(entries: Iterable[PlugEntry]) -> tuple[_Step, ...]:
         if isinstance(entry.call, Pipeline) and type(entry.call).__call__ is Pipeline.__call__:
             steps += entry.call._steps
         else:
-            steps.append((entry.runs, entry.call, entry))
+            call: Any = entry.call
+            if isinstance(type(call).__call__, types.FunctionType):
+                call = call.__call__  # the method is quicker to call than its object
+            steps.append((entry.runs, call, entry))
     return tuple(steps)
 
 
-def run_steps(conn: Any, steps: Sequence[_Step], start: int = 0) -> Any:
+def run_steps(conn: Any, steps: Sequence[_Step]) -> Any:
     """Call *steps* in order until one halts the conn.
 
     Returns the conn when all of them could run here, else a coroutine that runs the rest and returns the conn.
     """
-    for at in range(start, len(steps)):
-        runs, call, entry = steps[at]
+    for at, (runs, call, entry) in enumerate(steps):
         if runs and conn._in_worker is not (runs == _WORKER):
-            return _cross_over(conn, steps, at)
+            return _cross_over(conn, steps[at:])
         result = call(conn)
         if result is not conn:
             if runs == _STEPPED:
                 result = _step(result)
             elif hasattr(result, "__await__") and not isinstance(result, BaseConn):
-                return _await_then(result, conn, steps, at)
+                return _await_then(result, conn, steps[at:])
             if result is not conn:
                 result = entry.reject(conn, result)  # raises, or lets the fallback of an action answer
                 if result is not conn:
-                    return _await_then(result, conn, steps, at)
+                    return _await_then(result, conn, steps[at:])
         if conn.halted:
             break
     return conn
@@ -1412,36 +1416,36 @@ def _step(coroutine: Any) -> Any:
     raise AssertionError(f"{coroutine!r} has no await and suspended")
 
 
-async def _await_then(result: Any, conn: Any, steps: Sequence[_Step], at: int) -> Any:
-    """Await the *result* of step *at*, then run the steps behind it."""
+async def _await_then(result: Any, conn: Any, steps: Sequence[_Step]) -> Any:
+    """Await the *result* of the first step, then run the steps behind it."""
     conn._in_worker = False  # a coroutine runs on the loop, whoever made it
     result = await result
     if result is not conn:
-        result = steps[at][2].reject(conn, result)
+        result = steps[0][2].reject(conn, result)
         if result is not conn:
             await result
     if conn.halted:
         return conn
-    rest = run_steps(conn, steps, at + 1)
+    rest = run_steps(conn, steps[1:])
     return rest if rest is conn else await rest
 
 
-async def _cross_over(conn: Any, steps: Sequence[_Step], at: int) -> Any:
-    """Run the steps from *at* on at the other side: a plain function in a worker, a coroutine back on the loop."""
-    if steps[at][0] == _WORKER:
+async def _cross_over(conn: Any, steps: Sequence[_Step]) -> Any:
+    """Run the steps at the other side: the first is a plain function for a worker, or a coroutine for the loop."""
+    if steps[0][0] == _WORKER:
         try:
-            rest = await conn.adapter.in_worker(_run_in_worker, conn, steps, at)
+            rest = await conn.adapter.in_worker(_run_in_worker, conn, steps)
         finally:
             conn._in_worker = False
     else:
         conn._in_worker = False
-        rest = run_steps(conn, steps, at)
+        rest = run_steps(conn, steps)
     return rest if rest is conn else await rest
 
 
-def _run_in_worker(conn: Any, steps: Sequence[_Step], at: int) -> Any:
+def _run_in_worker(conn: Any, steps: Sequence[_Step]) -> Any:
     conn._in_worker = True
-    return run_steps(conn, steps, at)
+    return run_steps(conn, steps)
 
 
 class _PlugRecorder:
@@ -2219,12 +2223,10 @@ class ParamsConn(BaseConn):
         ``MissingParamError`` (400).
         """
         if self._params is None:
-            params = Params(self.query_params) if self.query_string else Params()
-            if self._body_params:
-                params.update(self._body_params)
-            if self.path_params:
-                params.update(self.path_params)
-            self._params = params
+            if self.query_string or self._body_params:
+                self._params = Params({**self.query_params, **self.body_params, **self.path_params})
+            else:
+                self._params = Params(self.path_params)
         found: Params = self._params
         return found
 
@@ -5239,7 +5241,9 @@ class Route:
 
     def path_params(self, segments: Sequence[str]) -> dict[str, Any]:
         """Return what the parameters of this route are in a path that it matches."""
-        params: dict[str, Any] = {name: segments[at][prefix:] for name, at, prefix in self._slots}
+        params: dict[str, Any] = {}
+        for name, at, prefix in self._slots:
+            params[name] = segments[at][prefix:] if prefix else segments[at]
         if self._rest is not None:
             name, at, prefix = self._rest
             params[name] = [segments[at][prefix:], *segments[at + 1 :]] if prefix else list(segments[at:])
@@ -6513,10 +6517,10 @@ class Conn(SessionConn):
 
         Raises ``NotAcceptableError`` (406).
         """
-        if len(formats) == 1 and not isinstance(formats[0], str):
-            formats = tuple(formats[0])
-        if not formats:
-            raise ArgumentError('accepts needs a format: plug(Conn.accepts, "html")')
+        if not formats or formats[0].__class__ is not str:
+            formats = tuple(*formats)  # accepts(["html", "json"])
+            if not formats:
+                raise ArgumentError('accepts needs a format: plug(Conn.accepts, "html")')
         asked = self._asked_format()
         if asked is None:
             accept = self._req_headers.get("accept")
@@ -10088,8 +10092,8 @@ class _OldPollPlug:
 #
 #     HEAD --request line and headers--> BODY (length or chunks) --its end--> HEAD ...
 #
-# The headers of one client are the same bytes again and again, so a small table remembers what
-# they mean: this saves most of the work of parsing.
+# The headers of one client are the same bytes again and again, and so are the requests of many:
+# two small tables remember what they mean, which saves most of the work of parsing.
 #
 # Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 3986 §3.2.2 (host).
 
@@ -10108,11 +10112,12 @@ class HTTPLimits:
     """How much of a request's head is read: bytes of its *line* (414 over it), of one *header* and of all *headers*,
     and the *count* of these (431)."""
 
-    __slots__ = ("line", "header", "headers", "count", "_known")
+    __slots__ = ("line", "header", "headers", "count", "_known_heads", "_known_blocks")
 
     def __init__(self, line: int = 8192, header: int = 8192, headers: int = 65_536, count: int = 100) -> None:
         self.line, self.header, self.headers, self.count = line, header, headers, count
-        self._known: dict[bytes, _Headers] = {}  # blocks of headers that were found to be within these limits
+        self._known_heads: dict[bytes, Request] = {}  # what was found to be within these limits
+        self._known_blocks: dict[bytes, _Headers] = {}
 
 
 class _Headers:
@@ -10136,7 +10141,10 @@ class _Headers:
 
 
 class Request:
-    """The head of one request. ``headers.fields`` maps names in lower case to lists of values."""
+    """The head of one request, never changed: all requests with the same bytes share it.
+
+    ``headers.fields`` maps names in lower case to lists of values.
+    """
 
     __slots__ = ("method", "path", "query", "minor", "headers", "keep_alive")
 
@@ -10160,8 +10168,8 @@ _HOST = re.compile(r"""(\[[0-9A-Fa-f:.]+\] | (?:[A-Za-z0-9\-._~!$&'()*+,;=] | %[
 _LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE).fullmatch
 
-_MAX_KNOWN_BLOCKS = 512
-_MAX_KNOWN_BLOCK_SIZE = 2048
+_MAX_KNOWN = 512
+_MAX_KNOWN_SIZE = 2048
 
 
 def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
@@ -10169,6 +10177,9 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
 
     Raises ``HTTPProtocolError`` with status 400, 414, 431, 501 or 505.
     """
+    request = limits._known_heads.get(head)
+    if request is not None:
+        return request
     line, _, block = head.partition(b"\r\n")
     if len(line) > limits.line:
         raise HTTPProtocolError(414, f"the request line is over {limits.line} bytes")
@@ -10178,14 +10189,10 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
     method, target, major, minor = parts.groups()
     if major != b"1":
         raise HTTPProtocolError(505, "the version of HTTP is not 1.0 or 1.1")
-    known = limits._known
-    headers = known.get(block)
+    headers = limits._known_blocks.get(block)
     if headers is None:
         headers = _parse_headers(block, limits)
-        if len(block) <= _MAX_KNOWN_BLOCK_SIZE:
-            if len(known) >= _MAX_KNOWN_BLOCKS:
-                known.clear()
-            known[block] = headers
+        _remember(limits._known_blocks, block, headers)
     if minor != b"0":
         if not headers.host:
             raise HTTPProtocolError(400, "the Host header is missing")
@@ -10194,7 +10201,16 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
     if target[0] != 47 or method == b"CONNECT":  # "/"
         target, headers = _other_target(method, target, headers)
     path, _, query = target.decode("ascii").partition("?")
-    return Request(method.decode("ascii"), path, query, 0 if minor == b"0" else 1, headers)
+    request = Request(method.decode("ascii"), path, query, 0 if minor == b"0" else 1, headers)
+    _remember(limits._known_heads, head, request)
+    return request
+
+
+def _remember(table: dict[bytes, Any], text: bytes, meaning: Any) -> None:
+    if len(text) <= _MAX_KNOWN_SIZE:
+        if len(table) >= _MAX_KNOWN:
+            table.clear()
+        table[text] = meaning
 
 
 def _other_target(method: bytes, target: bytes, headers: _Headers) -> tuple[bytes, _Headers]:
@@ -10322,10 +10338,10 @@ class RequestParser:
     def receive_data(self, data: bytes) -> None:
         """Add bytes from the client."""
         if self._at == len(self._data):
-            self._data = data
+            self._data, self._scanned = data, 0
         else:
             self._data = self._data[self._at :] + data
-        self._scanned = max(0, self._scanned - self._at)
+            self._scanned = max(0, self._scanned - self._at)
         self._at = 0
 
     def next_request(self) -> Request | None:

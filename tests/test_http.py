@@ -346,13 +346,24 @@ def test_limits_can_be_chosen_and_do_not_leak_into_others() -> None:
     assert parse(wire, HTTPLimits(line=100, header=53, headers=79, count=3))[0].path
 
 
-def test_the_table_of_known_headers_does_not_grow_without_bound() -> None:
+def test_the_tables_of_what_is_known_do_not_grow_without_bound() -> None:
     limits = HTTPLimits()
     for number in range(5000):
         parse(ASK + b"x: %d\r\n\r\n" % number, limits)
         parse(ASK + b"x: %d%b\r\n\r\n" % (number, b"y" * 4000), limits)
-    assert len(limits._known) <= 512
-    assert max(map(len, limits._known)) <= 2048
+    for known in limits._known_heads, limits._known_blocks:
+        assert 0 < len(known) <= 512
+        assert max(map(len, known)) <= 2048
+
+
+def test_a_head_that_is_known_is_not_parsed_again_and_one_that_differs_is() -> None:
+    limits = HTTPLimits()
+    head = b"GET /a?b=1 HTTP/1.1\r\nhost: a"
+    first = parse_request_head(head, limits)
+    assert parse_request_head(head, limits) is first
+    other = parse_request_head(head.replace(b"b=1", b"b=2"), limits)
+    assert (first.path, first.query, other.query) == ("/a", "b=1", "b=2")
+    assert other.headers is first.headers
 
 
 def test_headers_that_are_known_are_not_parsed_again_and_headers_that_differ_are() -> None:
