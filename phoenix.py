@@ -14260,7 +14260,7 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     return parser, commands.choices
 
 
-_APP_HELP = "a router or endpoint, such as app:Router, or the module that holds one"
+_APP_HELP = "a router or endpoint, such as app:Router, or the module or file that holds one"
 
 
 def _program() -> str:
@@ -14298,17 +14298,18 @@ def _is_router(value: Any) -> bool:
 
 
 def _load(target: str, command: str) -> tuple[types.ModuleType, Any]:
-    """Return the module of a target such as ``app`` or ``app:Router``, and the value it names, or ``None``.
+    """Return the module of a target such as ``app``, ``app:Router`` or ``web/app.py``, and the value it names, if any.
 
     Raises ``_Refused``; for a module that raises when it is imported, after its traceback.
     """
-    name, colon, attribute = target.partition(":")
-    if name.endswith(".py") or "/" in name or os.sep in name:
-        dotted = re.sub(r"[\\/]+", ".", os.path.normpath(name).removesuffix(".py")).strip(".")
-        raise _Refused(f"{name} is a file, expected the name of its module:", f"{command} {dotted}{colon}{attribute}")
-    if not re.fullmatch(r"\w+(\.\w+)*", name):  # `02_params` is no identifier, and yet can be imported
-        raise _Refused(f"{name!r} is not the name of a module, expected one as in:", f"{command} app")
-    module = _import_app(name, command, colon + attribute)
+    name, attribute = _split_target(target)
+    rest = f":{attribute}" if attribute else ""
+    if name.endswith(".py") or "/" in name or os.sep in name or name in (".", ".."):
+        module = _import_file(name, command, rest)
+    elif re.fullmatch(r"\w+(\.\w+)*", name):  # `02_params` is no identifier, and yet can be imported
+        module = _import_app(name, command, rest)
+    else:
+        raise _Refused(f"{name!r} is not the name of a module or file, expected one as in:", f"{command} app")
     value: Any = module
     for part in attribute.split(".") if attribute else ():
         if not hasattr(value, part):
@@ -14321,10 +14322,55 @@ def _load(target: str, command: str) -> tuple[types.ModuleType, Any]:
     return module, value if attribute else None
 
 
-def _import_app(name: str, command: str, rest: str) -> types.ModuleType:
-    here = os.getcwd()
-    if sys.path[:1] != [here]:
-        sys.path.insert(0, here)
+def _split_target(target: str) -> tuple[str, str]:
+    """Return module or file of a target, and the name behind its last colon: ``C:\\app.py:app`` has two."""
+    found = re.fullmatch(r"(.*?)(?::([^\W\d][\w.]*)?)?", target, re.DOTALL)
+    return (found[1], found[2] or "") if found else (target, "")
+
+
+def _import_file(path: str, command: str, rest: str) -> types.ModuleType:
+    """Import a file as ``python path`` would; of a folder, its app.py. What stands here can be imported too."""
+    file = os.path.join(path, "app.py") if os.path.isdir(path) else path if path.endswith(".py") else f"{path}.py"
+    if not os.path.isfile(file):
+        raise _no_file(file, command, rest)
+    sys.path.insert(0, os.getcwd())
+    folder, name = _place_of_module(file)
+    stem = os.path.basename(file)[:-3]
+    if "." in stem:
+        better = os.path.join(os.path.dirname(file), stem.replace(".", "_") + ".py")
+        raise _Refused(f"{file} cannot be imported, for its dots. Rename it, then type:", _typed(command, better + rest))
+    module = sys.modules.get(name) or _import_app(name, command, rest, folder)
+    if not _same_file(getattr(module, "__file__", None), file):
+        other = getattr(module, "__file__", None) or "a part of Python"
+        better = os.path.join(os.path.dirname(file), f"{stem}_app.py")
+        raise _Refused(
+            f"{file} is hidden by another module {name!r}, {other}. Rename it, then type:",
+            _typed(command, better + rest),
+        )
+    return module
+
+
+def _no_file(file: str, command: str, rest: str) -> _Refused:
+    """Answer the name of a file that is not there, with one beside it that is."""
+    folder, name = os.path.split(file)
+    beside = _apps_in(folder or ".") if os.path.isdir(folder or ".") else {}
+    near = _did_you_mean(name, beside, "{}") or next((each for each, holds in beside.items() if holds), "")
+    if not near:
+        return _Refused(f"there is no file {file}. To make an app type:", "new my_app")
+    line = _typed(command, os.path.join(folder, near) + rest)
+    return _Refused(f"there is no file {file}, but there is:", line)
+
+
+def _apps_in(folder: str) -> dict[str, bool]:
+    """Return the names of the Python files in *folder*, and whether each holds an endpoint."""
+    files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".py"))
+    return {os.path.basename(each): b"Endpoint(" in _read_file(each) for each in files if not _same_file(each, __file__)}
+
+
+def _import_app(name: str, command: str, rest: str, folder: str = "") -> types.ModuleType:
+    folder = folder or os.getcwd()
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
     try:
         __import__(name)
         return sys.modules[name]
@@ -14341,13 +14387,13 @@ def _no_module(name: str, command: str, rest: str) -> _Refused:
     import difflib
 
     missing = f"there is no module {name!r} in {os.getcwd()}"
-    files = [file for file in sorted(os.listdir()) if file.endswith(".py") and not _same_file(file, __file__)]
-    near = difflib.get_close_matches(name, [file.removesuffix(".py") for file in files], n=1)
+    apps = {file.removesuffix(".py"): holds for file, holds in _apps_in(".").items()}
+    near = difflib.get_close_matches(name, list(apps), n=1)
     if near:
         return _Refused(f"{missing}. Did you mean {near[0]!r}?", f"{command} {near[0]}{rest}")
-    for file in files:
-        if b"Endpoint(" in _read_file(file):
-            return _Refused(f"{missing}, but there is:", f"{command} {file.removesuffix('.py')}")
+    for app, holds in apps.items():
+        if holds:
+            return _Refused(f"{missing}, but there is:", f"{command} {app}")
     return _Refused(f"{missing}, nor another app. To make one type:", "new my_app")
 
 
@@ -14380,7 +14426,8 @@ def _routers_of(target: str) -> list[Any]:
     if value is not None:
         router = value.router if _is_endpoint(value) else value
         if not _is_router(router):
-            raise _Refused(f"{target} is {value!r}, expected a router or an endpoint.", f"routes {module.__name__}")
+            line = f"routes {_split_target(target)[0]}"
+            raise _Refused(f"{target} is {value!r}, expected a router or an endpoint.", line)
         return [router]
     endpoints = _found_in(module, _is_endpoint)
     routers = [endpoint.router for endpoint in endpoints if _is_router(endpoint.router)]
@@ -14394,18 +14441,19 @@ def _routers_of(target: str) -> list[Any]:
 def _endpoints_of(target: str, command: str) -> list[Any]:
     """Return the endpoints that a target names: it, the one of a router, or all of a module."""
     module, value = _load(target, command)
+    name, _ = _split_target(target)
     endpoints = _found_in(module, _is_endpoint)
     if _is_endpoint(value):
         return [value]
     if _is_router(value):
         return [endpoint for endpoint in endpoints if endpoint.router is value] or [Endpoint(value)]
     if value is not None:
-        raise _Refused(f"{target} is {value!r}, expected an endpoint or a router.", f"{command} {module.__name__}")
+        raise _Refused(f"{target} is {value!r}, expected an endpoint or a router.", f"{command} {name}")
     if not endpoints:
         routers = [name for name, found in vars(module).items() if _is_router(found)]
         raise _Refused(
             f"{target} has no endpoint: write `app = phoenix.Endpoint(Router)`" + (", or type:" if routers else "."),
-            _proposal(command, module.__name__, routers) if routers else "",
+            _proposal(command, name, routers) if routers else "",
         )
     return endpoints
 
@@ -14992,15 +15040,21 @@ def _importable_name() -> str:
     """Return the name by which apps import this file, and see to it that it can be imported by that."""
     if __spec__ is not None and __spec__.name != "__main__":
         return __spec__.name  # python -m phoenix
-    folder, file = os.path.split(os.path.realpath(__file__))
-    if sys.path and _same_file(sys.path[0], folder):
+    if sys.path and _same_file(sys.path[0], os.path.dirname(os.path.realpath(__file__))):
         del sys.path[0]
-    name = file.removesuffix(".py")
-    while os.path.isfile(os.path.join(folder, "__init__.py")):  # vendored in a package
-        folder, package = os.path.split(folder)
-        name = f"{package}.{name}"
+    folder, name = _place_of_module(__file__)
     sys.path.insert(0, folder)
     return name
+
+
+def _place_of_module(file: str) -> tuple[str, str]:
+    """Return the folder from which *file* is imported, and the name: dotted where it lies in packages."""
+    folder, file = os.path.split(os.path.realpath(file))
+    name = file.removesuffix(".py")
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        name = f"{package}.{name}"
+    return folder, name
 
 
 if __name__ == "__main__":

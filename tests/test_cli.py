@@ -145,6 +145,29 @@ def test_an_app_in_a_package_is_named_with_dots(hello: Path) -> None:
     assert phoenix_command("routes", "shop.web.app:Router", cwd=hello).stdout == ROUTES_OF_HELLO
 
 
+@pytest.mark.parametrize("typed", ["app.py", "./app.py", ".", "app.py:app", "./app:Router", "{}/app.py", "{}"])
+def test_an_app_may_be_named_by_its_file_or_folder(hello: Path, typed: str) -> None:
+    done = phoenix_command("routes", typed.format(hello), cwd=hello)
+    assert (done.returncode, done.stdout, done.stderr) == (0, ROUTES_OF_HELLO, "")
+
+
+def test_a_file_imports_what_lies_beside_it_and_what_lies_here(hello: Path) -> None:
+    (hello / "my-shop").mkdir()
+    source = "import beside, here\n" + HELLO
+    (hello / "my-shop" / "the-app.py").write_text(source)
+    for file in ("my-shop/beside.py", "here.py"):
+        (hello / file).write_text("")
+    assert phoenix_command("routes", "my-shop/the-app.py", cwd=hello).stdout == ROUTES_OF_HELLO
+
+
+def test_a_file_in_a_package_is_imported_as_a_part_of_it(hello: Path) -> None:
+    (hello / "lib" / "shop").mkdir(parents=True)
+    (hello / "lib" / "shop" / "__init__.py").write_text("")
+    (hello / "lib" / "shop" / "names.py").write_text("")
+    (hello / "lib" / "shop" / "app.py").write_text("from . import names\n" + HELLO)
+    assert phoenix_command("routes", "lib/shop/app.py", cwd=hello).stdout == ROUTES_OF_HELLO
+
+
 def test_the_working_directory_comes_before_all_other_places(hello: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -185,10 +208,14 @@ MISTAKES = [
     ("routes app:xyz", "app has no 'xyz'.", "routes app:app"),
     ("routes app:hello", "app:hello is <function hello at", "routes app"),
     ("server app:phoenix", "app:phoenix is <module 'phoenix'", "server app"),
-    ("routes app.py", "app.py is a file, expected the name of its module", "routes app"),
-    ("routes ./app.py:Router", "./app.py is a file", "routes app:Router"),
-    ("server shop/app.py:app", "shop/app.py is a file", "server shop.app:app"),
-    ("routes :Router", "'' is not the name of a module", "routes app"),
+    ("routes ap.py", "there is no file ap.py, but there is:", "routes app.py"),
+    ("server ./ap.py:Router", "there is no file ./ap.py, but there is:", "server ./app.py:Router"),
+    ("server shop/app.py:app", "there is no file shop/app.py. To make an app type:", "new my_app"),
+    ("server app.py:ap", "app.py has no 'ap'. Did you mean 'app'?", "server app.py:app"),
+    ("routes ./app.py:hello", "./app.py:hello is <function hello at", "routes ./app.py"),
+    ("server v1.0.py", "v1.0.py cannot be imported, for its dots. Rename it, then type:", "server v1_0.py"),
+    ("server re.py", "re.py is hidden by another module 're', ", "server re_app.py"),
+    ("routes :Router", "'' is not the name of a module or file", "routes app"),
     ("routes empty", "empty has no router and no endpoint", "routes app:Router"),
     ("server empty", "empty has no endpoint: write `app = phoenix.Endpoint(Router)`", ""),
     ("server router_only --port 99999", "99999 is not a port", "server router_only --port 4000"),
@@ -218,7 +245,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with apps that is not changed."""
     folder = tmp_path_factory.mktemp("apps")
     (folder / "app.py").write_text(HELLO)
-    (folder / "two.py").write_text(HELLO)
+    for name in ("two.py", "v1.0.py", "re.py"):
+        (folder / name).write_text(HELLO)
     (folder / "empty.py").write_text("")
     (folder / "router_only.py").write_text(HELLO.replace("app = phoenix.Endpoint(Router)", ""))
     return folder
