@@ -285,30 +285,36 @@ def escape(value: object) -> Safe:
 
     ``None`` is empty, booleans are ``true`` and ``false``, lists are joined, and what has ``__html__`` is kept.
     """
-    if value.__class__ is str:
-        text: Any = value
-    elif (html := getattr(value, "__html__", None)) is not None:
-        return Safe(html())
-    elif value is None:
-        return Safe("")
-    elif value is True or value is False:
-        return Safe("true" if value else "false")
-    elif isinstance(value, (list, tuple, types.GeneratorType)):
-        return Safe("".join(escape(item) for item in value))
-    else:
-        text = str(value)
+    return Safe(_to_html(value))
+
+
+def _to_html(value: Any) -> Any:
+    """Convert *value* as ``escape`` does, to something that an f-string shows as it should be."""
+    kind = value.__class__
+    if kind is not str:
+        if kind is Safe or kind is int:
+            return value
+        if (html := getattr(value, "__html__", None)) is not None:
+            return html()
+        if value is None:
+            return ""
+        if value is True or value is False:
+            return "true" if value else "false"
+        if isinstance(value, (list, tuple, types.GeneratorType)):
+            return "".join(escape(item) for item in value)
+        value = str(value)
     # Most text holds none of these: looking is cheaper than replacing.
-    if "&" in text:
-        text = text.replace("&", "&amp;")
-    if "<" in text:
-        text = text.replace("<", "&lt;")
-    if ">" in text:
-        text = text.replace(">", "&gt;")
-    if '"' in text:
-        text = text.replace('"', "&quot;")
-    if "'" in text:
-        text = text.replace("'", "&#39;")
-    return Safe(text)
+    if "&" in value:
+        value = value.replace("&", "&amp;")
+    if "<" in value:
+        value = value.replace("<", "&lt;")
+    if ">" in value:
+        value = value.replace(">", "&gt;")
+    if '"' in value:
+        value = value.replace('"', "&quot;")
+    if "'" in value:
+        value = value.replace("'", "&#39;")
+    return value
 
 
 def raw(value: object) -> Safe:
@@ -3744,26 +3750,6 @@ def _parameters(function: ast.FunctionDef) -> set[str]:
 #
 # `Template._compile` and `Template.bind` above are this step; here is what the code they make
 # calls, and what they read from it.
-
-
-def _to_html(value: Any) -> object:
-    """Convert a value for HTML as ``escape`` does, to something that an f-string shows as it should be."""
-    kind = value.__class__
-    if kind is str:
-        if "&" in value:
-            value = value.replace("&", "&amp;")
-        if "<" in value:
-            value = value.replace("<", "&lt;")
-        if ">" in value:
-            value = value.replace(">", "&gt;")
-        if '"' in value:
-            value = value.replace('"', "&quot;")
-        if "'" in value:
-            value = value.replace("'", "&#39;")
-        return value
-    if kind is Safe or kind is int:
-        return value
-    return escape(value)
 
 
 def _to_text(value: Any) -> object:
