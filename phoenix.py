@@ -3487,6 +3487,12 @@ class _Generator:
                 raise self.source.error(
                     f"expected <% {tag.word} %> alone, got {tag.shown}: write elif for a condition", tag.begin
                 )
+            if block.part in ("for", "while") and not _breaks(block.node.body):
+                raise self.source.error(
+                    f"unexpected {tag.shown}: without a break, the else of a loop always runs."
+                    " For what to show when there is nothing, write <% if not ...: %> after the loop",
+                    tag.begin,
+                )
             self.body = block.node.orelse if tag.word == "else" else block.node.finalbody
         else:
             if re.match(r"except\s*\*", tag.masked):
@@ -3733,6 +3739,15 @@ def _in_scope(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
             yield from _in_scope([node.iter, *node.ifs])
         elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             yield from _in_scope(ast.iter_child_nodes(node))
+
+
+def _breaks(nodes: Iterable[ast.AST]) -> bool:
+    """Tell whether *nodes*, which stand in a loop, may break it: a loop among them has its own breaks."""
+    return any(
+        isinstance(node, ast.Break)
+        or _breaks(node.orelse if isinstance(node, (ast.For, ast.While)) else ast.iter_child_nodes(node))
+        for node in nodes
+    )
 
 
 def _assigned(nodes: Iterable[ast.AST]) -> set[str]:

@@ -246,9 +246,9 @@ RENDERED = [
     ("<% for a, (b, *c) in [(1, (2, 3, 4))]: %><%= a %><%= b %><%= c %><% end %>", {}, "1234"),
     ("<%= for x in [1, 2, 3]: %><% if x == 2: %><% continue %><% end %><%= x %><% end %>", {}, "13"),
     ("<%= for x in [1, 2, 3]: %><% if x == 2: break %><%= x %><% else %>none<% end %>", {}, "1"),
-    ("<%= for x in []: %><%= x %><% else %>none<% end %>", {}, "none"),
+    ("<%= for x in []: %><%= for y in x: %><%= y %><% end %><% if x: break %><% else %>none<% end %>", {}, "none"),
     ("<%= for x in [1]: %><% pass %><% end %>.", {}, "."),
-    ("<% n = 3 %><%= while n: %><%= n %><% n -= 1 %><% else: %>!<% end %>", {}, "321!"),
+    ("<% n = 3 %><%= while n: %><%= n %><% n -= 1 %><% if n == 9: break %><% else: %>!<% end %>", {}, "321!"),
     # with and try
     ("<%= with opened as f: %><%= f %><% end %>", {}, "file"),
     ("<%= try: %>a<%= 1 / 0 %>b<% except ZeroDivisionError as e: %><%= e %><% end %>", {}, "division by zero"),
@@ -505,6 +505,8 @@ MISTAKES = [
     # blocks
     ("<%= if a: %>\n<% else %>¦<% else %>", "unexpected middle of expression <% else %>: it does not fit into <%= if a: %> of line 1"),
     ("<% if a: %>¦<% else if b: %>", "expected <% else %> alone, got <% else if b: %>: write elif for a condition"),
+    ("<% for x in y: %>x¦<% else %>", "unexpected <% else %>: without a break, the else of a loop always runs. For what to show when there is nothing, write <% if not ...: %> after the loop"),
+    ("<% while x: %><% for y in x: %><% break %><% end %>¦<% else: %>", "unexpected <% else: %>: without a break, the else of a loop always runs. For what to show when there is nothing, write <% if not ...: %> after the loop"),
     ("<% try: %>x¦<% end %>", "<% try: %> needs <% except ...: %> or <% finally %> before its <% end %>"),
     ("<% try: %>x<% finally: %>¦<% except: %>", "unexpected middle of expression <% except: %>: it does not fit into <% try: %> of line 1"),
     ("<% try: %>x<% except A: %><% else %>¦<% except B: %>", "unexpected middle of expression <% except B: %>: it does not fit into <% try: %> of line 1"),
