@@ -6975,19 +6975,38 @@ class Controller(metaclass=_Recording):
 _NOT_ACTIONS = frozenset(dir(Controller))
 
 
-def _find_views(router: Any) -> None:
-    """Import the views of a router's controllers now, so that their mistakes are found before the first request."""
+def _views_of(router: Any) -> set[type[View]]:
+    """Return the views of a router's controllers, imported now, and all that their modules and the router's know."""
+    views: set[type[View]] = set()
+
+    def add(found: Iterable[Any]) -> None:
+        for each in found:
+            view = type(each) if isinstance(each, View) else each
+            if isinstance(view, type) and issubclass(view, View) and view.__module__ != __name__ and view not in views:
+                views.add(view)
+                add(_names_beside(view))
+
+    add(_names_beside(router))
     for route in getattr(router, "routes", ()):
         if isinstance(route.plug, _Forward):
-            _find_views(route.plug.router)
+            views |= _views_of(route.plug.router)
         elif "phoenix_controller" in route.private:
+            add(_names_beside(route.plug))
             try:
-                route.plug._find_view()
-                route.plug._find_layout_view()
+                view = route.plug._find_view()
+                add(view.values() if isinstance(view, Mapping) else [view])
+                add([route.plug._find_layout_view()])
             except ModuleNotFoundError:
                 raise
             except ImportError:  # a view that imports what is only being made: at the first request it can
                 pass
+    return views
+
+
+def _names_beside(thing: Any) -> list[Any]:
+    """Return what the names of the module of *thing* stand for."""
+    module = sys.modules.get(getattr(thing, "__module__", ""))
+    return list(vars(module).values()) if module else []
 
 
 def _class_of(owner: type, name: str) -> Any:
@@ -12825,8 +12844,7 @@ class Endpoint(metaclass=_Recording):
         self._statics: list[Static] = []
         self._steps = self._make_steps()
         self._check_sessions()
-        _find_views(self.router)
-        _compile_views(View)
+        self._compile_views()
         self.pubsub: PubSub = self.options["pubsub"] or PubSub()
         self.server: Server | None = None
         self._children: _Children | None = None
@@ -13080,9 +13098,18 @@ class Endpoint(metaclass=_Recording):
     def _error_view(self) -> Any:
         """Return the view of error pages; one that is not given is looked for beside the router, once."""
         if self._errors_with is None:
-            home: Any = self.router if hasattr(self.router, "__module__") else type(self.router)
-            self._errors_with = _class_beside(home, "ErrorView") or ErrorView
+            self._errors_with = self._find_error_view() or ErrorView
         return self._errors_with
+
+    def _compile_views(self) -> None:
+        """Compile the templates, so that their mistakes are found before the first request."""
+        for view in {*_views_of(self.router), self._errors_with or _attempt(self._find_error_view)}:
+            if hasattr(view, "templates"):  # an error view that cannot be imported is an error when it is needed
+                view.templates()
+
+    def _find_error_view(self) -> Any:
+        home: Any = self.router if hasattr(self.router, "__module__") else type(self.router)
+        return _class_beside(home, "ErrorView")
 
     def _error_format(self, conn: Any) -> str:
         """Return the format of an error page: what was chosen, asked for or accepted, else html."""
@@ -13257,13 +13284,6 @@ def _set_up_logging(env: str) -> None:
     logger.addHandler(handler)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.DEBUG if env == "dev" else logging.INFO)
-
-
-def _compile_views(view: type[View]) -> None:
-    """Compile all templates of all views, so that their mistakes are found before the first request."""
-    for child in view.__subclasses__():
-        child.templates()
-        _compile_views(child)
 
 
 def _raw_forwards(router: Any) -> tuple[str, ...]:

@@ -53,7 +53,6 @@ def exclaim(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def no_views_or_engines_are_left_behind() -> Iterator[None]:
-    """Every endpoint compiles all views there are: so those with mistakes have to be gone with their test."""
     engines = View.engines
     yield
     View.use_engines({**dict.fromkeys(View.engines), **engines})
@@ -68,6 +67,21 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
     for name, source in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(source, "utf-8")
+
+
+def router_with(shown: type[View]) -> type[Router]:
+    """Return a router to an action that renders with the view *shown*."""
+
+    class ShownController(Controller):
+        view = shown
+
+        def show(self, conn: Conn, params: Any) -> Conn:
+            return conn.render("show.html")
+
+    class ShownRouter(Router):
+        get("/", ShownController, "show")
+
+    return ShownRouter
 
 
 def line_of(text: str) -> int:
@@ -253,8 +267,58 @@ def test_a_mistake_in_a_file_is_found_when_the_endpoint_is_made(tmp_path: Path) 
         root = str(tmp_path)
 
     with pytest.raises(TemplateSyntaxError) as caught:
-        app(Router)
+        app(router_with(BrokenView))
     assert str(caught.value).startswith(f"{tmp_path}/broken/show.html.eex:2:")
+    app(Router)  # another app, which cannot render it
+
+
+def test_the_views_that_a_view_may_render_are_compiled_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import import_module
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path, {
+        "bookshop/web.py": """
+            import phoenix
+            from bookshop.pages import PageView
+
+            class PageController(phoenix.Controller):
+                def show(self, conn, params):
+                    return conn.render("show.html")
+
+            class Router(phoenix.Router):
+                phoenix.get("/", PageController, "show")
+            """,
+        "bookshop/pages.py": """
+            from phoenix import View, template
+            from bookshop.rows import RowView
+
+            class PageView(View):
+                template("show.html.eex", "<%= render(RowView, 'row.html') %>")
+            """,
+        "bookshop/rows.py": """
+            import phoenix
+
+            class RowView(phoenix.View):
+                root = "templates"
+            """,
+        "bookshop/templates/row/row.html.eex": "<% end %>",
+        "bookshop/error_view.py": """
+            import phoenix
+
+            class ErrorView(phoenix.View):
+                root = "templates"
+            """,
+        "bookshop/templates/error/404.html.eex": "Nothing there",
+    })  # fmt: skip
+    for file in (tmp_path / "bookshop").glob("*.py"):
+        file.write_text(dedent(file.read_text()))
+    router = import_module("bookshop.web").Router
+    with pytest.raises(TemplateSyntaxError, match=r"row\.html\.eex:1:1: unexpected end"):
+        app(router)
+    write(tmp_path, {"bookshop/templates/row/row.html.eex": "row", "bookshop/templates/error/404.html.eex": "<% end %>"})
+    View.refresh()
+    with pytest.raises(TemplateSyntaxError, match=r"404\.html\.eex:1:1: unexpected end"):
+        app(router)
 
 
 def test_a_mistake_in_the_class_body_is_found_when_the_class_is_made_at_its_own_line() -> None:
@@ -293,7 +357,7 @@ def test_an_engine_that_nobody_configures_is_reported_by_the_endpoint() -> None:
         template("show.html.exx", "%h1 title")
 
     with pytest.raises(DefinitionError, match=r"no template engine for 'show.html.exx'. Did you mean '\w+'\? There are: eex, exs"):
-        app(Router)
+        app(router_with(HamlView))
 
 
 def test_template_belongs_into_the_body_of_a_view() -> None:
