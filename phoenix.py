@@ -3577,7 +3577,7 @@ class _Generator:
         try:
             return self.parse(code, offset).body  # type: ignore[no-any-return]
         except TemplateSyntaxError as error:
-            margin = re.sub(r"[^\t]", " ", self.source.margin(offset))
+            margin = re.sub(r"[^\t]", " ", self.source.margin(offset))[self.source.indentation :]
             if not margin or not isinstance(error.__context__, IndentationError):
                 raise
             tree = self.parse(code, offset, "with 0:\n" + margin)
@@ -3795,8 +3795,9 @@ def _names_read(code: types.CodeType) -> Iterator[str]:
 # --- Engines ------------------------------------------------------------------------------
 #
 # An engine makes templates of the files with its extension: `compile(source, path, name, line=1,
-# column=1)` returns a `Template`, which the view binds to the globals of its module, or any other
-# function `render(assigns, scope)`, where *scope* holds what the view offers to its templates.
+# column=1, indentation=0)` returns a `Template`, which the view binds to the globals of its module,
+# or any other function `render(assigns, scope)`, where *scope* holds what the view offers to its
+# templates. The last three tell where a template stands in a `.py` file; `**place` takes them all.
 
 
 class EExEngine:
@@ -3808,19 +3809,18 @@ class EExEngine:
         self.trim = trim
         self.on_missing = on_missing
 
-    def compile(self, source: str, path: str, name: str, *, line: int = 1, column: int = 1) -> Template:
-        """Return the template *name*, whose *source* begins at *line* and *column* of the file *path*."""
+    def compile(self, source: str, path: str, name: str, **place: Any) -> Template:
+        """Return the template *name*, whose *source* is in the file *path*, at the *place* that ``Template`` takes."""
         html = name.rpartition(".")[2] in ("html", "htm", "xhtml", "xml", "svg")
-        options: dict[str, Any] = {"escape": html, "trim": self.trim, "on_missing": self.on_missing}
-        return Template(source, file=path, line=line, column=column, **options)
+        return Template(source, file=path, escape=html, trim=self.trim, on_missing=self.on_missing, **place)
 
 
 class ExsEngine:
     """The engine for ``.exs``: the file is one Python expression, and what is rendered is its value."""
 
-    def compile(self, source: str, path: str, name: str, *, line: int = 1, column: int = 1) -> Template:
+    def compile(self, source: str, path: str, name: str, **place: Any) -> Template:
         """Return the template *name*, as ``EExEngine`` does."""
-        return _DataTemplate(source, file=path, line=line, column=column, escape=False)
+        return _DataTemplate(source, file=path, escape=False, **place)
 
 
 class _DataTemplate(Template):
@@ -3911,7 +3911,11 @@ class _InlineTemplate:
             )
         if engine is not self.engine:
             file, line, column = _place_of(self.source, self.where)
-            self.compiled = engine.compile(self.source, file, self.name, line=line, column=column)
+            source, indentation = _dedent(self.source)
+            if source is not self.source:
+                line, column = line + 1, indentation + 1
+            place = {"line": line, "column": column, **({"indentation": indentation} if indentation else {})}
+            self.compiled = engine.compile(source, file, self.name, **place)
             self.engine = engine
         return self.compiled
 
@@ -3927,8 +3931,24 @@ class _ViewRecorder:
 
 
 def template(name: str, source: str) -> None:
-    """Write a template into the body of a view: ``template("show.html.eex", "<h1><%= @title %></h1>")``."""
+    """Write a template into the body of a view: ``template("show.html.eex", "<h1><%= @title %></h1>")``.
+
+    A *source* that begins with a line break loses that, and the indentation that its lines have in common.
+    """
     _recorder("template", "a view").template(name, source, _caller())
+
+
+def _dedent(source: str) -> tuple[str, int]:
+    r"""Return *source* as it would stand in a file of its own, and how many blanks its lines have lost.
+
+    >>> _dedent("\n    <ul>\n      <li>\n")
+    ('<ul>\n  <li>\n', 4)
+    """
+    first, *lines = source.split("\n")
+    if first or not lines:
+        return source, 0
+    margin = os.path.commonprefix([line[: -len(line.lstrip())] for line in lines if line.strip()])
+    return "\n".join(line[len(margin) :] if line.strip() else "" for line in lines), len(margin)
 
 
 def _place_of(source: str, where: str) -> tuple[str, int, int]:

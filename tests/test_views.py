@@ -342,6 +342,70 @@ def test_a_mistake_in_the_class_body_is_found_when_the_class_is_made_at_its_own_
     assert "^" in caught.value.snippet
 
 
+def test_a_template_in_the_class_body_is_written_as_it_would_stand_in_a_file() -> None:
+    class IndentedView(View):
+        template("show.html.eex", """
+            <ul>
+              <%= for row in @rows: %><li>
+                <%= row %>
+              </li><% end %>
+
+            </ul>
+            """)
+        template("as_it_is.html.eex", """<pre>
+            kept</pre>""")
+        template("blank.text.eex", "\n")
+        template("tabs.text.eex", "\n\t\ta\n\t b\n")
+        template("show.json.exs", """
+            {
+              "rows": @rows,
+            }
+            """)  # fmt: skip
+
+    shown = "<ul>\n  <li>\n    1\n  </li><li>\n    2\n  </li>\n\n</ul>\n"
+    assert render(IndentedView, "show.html", rows=[1, 2]) == shown
+    assert render(IndentedView, "as_it_is.html") == "<pre>\n            kept</pre>"
+    assert render(IndentedView, "blank.text") == ""
+    assert render(IndentedView, "tabs.text") == "\ta\n b\n"
+    assert render(IndentedView, "show.json", rows=[1]) == {"rows": [1]}
+
+
+@pytest.mark.parametrize("name", ["first.html", "later.html", "inside.html"])
+def test_an_error_in_an_indented_template_points_at_its_place_in_the_file(name: str) -> None:
+    class FailingView(View):
+        template("first.html.eex", """
+            <p><%= 1 / 0 %> first.html</p>
+            """)
+        template("later.html.eex", """
+            <p>
+              <b><%= 1 / 0 %></b> later.html</p>""")
+        template("inside.html.eex", """
+            <p>
+              <%
+              ä = "ü"
+              x = 1 / 0 # inside.html
+              %>""")  # fmt: skip
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        render(FailingView, name)
+    frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert frame.lineno is not None
+    line = linecache.getline(__file__, frame.lineno)
+    assert (frame.filename, name in line) == (__file__, True)
+    if sys.version_info >= (3, 11):
+        assert line.encode()[frame.colno : frame.end_colno] == b"1 / 0"  # type: ignore[attr-defined]
+
+
+def test_a_template_file_is_output_byte_for_byte(tmp_path: Path) -> None:
+    write(tmp_path, {"user/show.html.eex": ""})
+    (tmp_path / "user/show.html.eex").write_text("\n    <p>\n      <b>\n    </p>\n    ")
+
+    class UserView(View):
+        root = str(tmp_path)
+
+    assert render(UserView, "show.html") == "\n    <p>\n      <b>\n    </p>\n    "
+
+
 @pytest.mark.parametrize("name", ["show", "show.eex", "showhtml"])
 def test_the_name_of_a_template_says_format_and_engine(name: str) -> None:
     with pytest.raises(DefinitionError, match='needs a format and an engine in its name: "show.html.eex"') as caught:
