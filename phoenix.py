@@ -509,6 +509,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 §5.6
 _BAD_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]").search  # RFC 9110 §5.5
 _BAD_IN_COOKIE = re.compile(r"[^\x20-\x7e]|;|^ | $").search  # browsers cut off spaces at the ends
 _MAX_COOKIE = 4096
+_OF_THE_SERVER = frozenset(("content-length", "transfer-encoding", "connection", "keep-alive", "date"))
 _DEFAULT_CACHE_CONTROL = ("max-age=0, private, must-revalidate",)
 
 
@@ -1506,10 +1507,9 @@ class Pipeline(metaclass=_Recording):
 # RFC 2046 §5.1 and RFC 7578 (multipart), RFC 8187 (`filename*`), RFC 8259 (JSON).
 
 __all__ += [
-    "BadEncodingError", "InvalidQueryError", "ParseError",
-    "UnsupportedMediaTypeError", "MultipartParser", "Params", "Upload",
-    "decode_query", "encode_query", "parse_content_type", "parse_json", "scrub",
-    "Parsers", "method_override", "head_as_get",
+    "BadEncodingError", "InvalidQueryError", "ParseError", "UnsupportedMediaTypeError",
+    "Params", "scrub", "decode_query", "encode_query", "parse_content_type", "parse_json",
+    "Upload", "MultipartParser", "Parsers", "method_override", "head_as_get",
 ]  # fmt: skip
 
 
@@ -1586,10 +1586,7 @@ if TYPE_CHECKING:
 
 
 def decode_query(
-    query: str | bytes,
-    *,
-    max_fields: int = 1000,
-    max_depth: int = 32,
+    query: str | bytes, *, max_fields: int = 1000, max_depth: int = 32,
     error: type[BadRequestError] = InvalidQueryError,
 ) -> Params:
     """Decode ``application/x-www-form-urlencoded`` text, with nested keys.
@@ -1669,9 +1666,7 @@ def _put(params: Params, key: str, value: Any, replaced: _Replaced, max_depth: i
         params[key] = value
         return
     if len(rest) > max_depth and rest.count("][") >= max_depth:
-        raise InvalidQueryError(
-            f"the field {key[:40]!r}... is nested too deeply: expected {max_depth} [] at most"
-        )
+        raise InvalidQueryError(f"the field {key[:40]!r}... is nested too deeply: expected {max_depth} [] at most")
     node: Any = params
     more = bracket
     while more:
@@ -1737,7 +1732,13 @@ def _encode_pairs(field: str, value: Any) -> list[str]:
     """Return the ``field=value`` pairs that *value* makes under the encoded name *field*."""
     if isinstance(value, (list, tuple)):
         if not value or not isinstance(value[0], tuple):
-            return [pair for item in value for pair in _encode_pairs(field + "[]", _list_item(item))]
+            for item in value:
+                if isinstance(item, Mapping) and len(item) != 1:
+                    raise ArgumentError(
+                        f"cannot encode maps inside lists when the map has 0 or more than 1 element, got: {item!r}.\n"
+                        f"Number them instead: a map with the keys 0, 1, 2, ... in place of the list."
+                    )
+            return [pair for item in value for pair in _encode_pairs(field + "[]", item)]
         first: dict[Any, Any] = {}
         for name, item in value:
             first.setdefault(name, item)
@@ -1749,15 +1750,6 @@ def _encode_pairs(field: str, value: Any) -> list[str]:
             for pair in _encode_pairs(f"{field}[{_www_form(name)}]" if field else _www_form(name), item)
         ]
     return [f"{field}=" if value is None else f"{field}={_www_form(value)}"]
-
-
-def _list_item(item: Any) -> Any:
-    if isinstance(item, Mapping) and len(item) != 1:
-        raise ArgumentError(
-            f"cannot encode maps inside lists when the map has 0 or more than 1 element, got: {item!r}.\n"
-            f"Number them instead: a map with the keys 0, 1, 2, ... in place of the list."
-        )
-    return item
 
 
 def _www_form(value: object) -> str:
@@ -1814,18 +1806,12 @@ _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 def _finite(number: str) -> float:
     value = float(number)
-    if value - value != 0:  # 1e999 is read as infinity, which no JSON can say
+    if value - value != 0:  # NaN, Infinity, or 1e999, which is read as infinity: no JSON can say them
         raise ValueError(f"{number[:20]} is out of range")
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_json_decoder = jsonlib.JSONDecoder(
-    object_pairs_hook=Params, parse_float=_finite, parse_constant=_refuse_constant
-)
+_json_decoder = jsonlib.JSONDecoder(object_pairs_hook=Params, parse_float=_finite, parse_constant=_finite)
 
 
 def parse_json(body: bytes, *, max_depth: int = 100) -> Params:
@@ -1858,12 +1844,9 @@ def _is_deeper(value: Any, limit: int) -> bool:
     """Tell whether lists and maps are nested more than *limit* deep; each round goes down one level."""
     level: list[Any] = [[value]]
     for _ in range(limit + 1):
-        level = [item for node in level for item in _items(node) if isinstance(item, (list, dict))]
+        items = [item for node in level for item in (node.values() if isinstance(node, dict) else node)]
+        level = [item for item in items if isinstance(item, (list, dict))]
     return bool(level)
-
-
-def _items(node: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return node.values() if isinstance(node, dict) else node
 
 
 # --- Uploads ------------------------------------------------------------------------------
@@ -1890,11 +1873,7 @@ class Upload:
     __slots__ = ("_in_memory", "_open_file", "content_type", "file", "filename", "size")
 
     def __init__(
-        self,
-        filename: str,
-        content_type: str = "application/octet-stream",
-        content: bytes = b"",
-        *,
+        self, filename: str, content_type: str = "application/octet-stream", content: bytes = b"", *,
         open_file: Callable[[], IO[bytes]] = _open_temporary_file,
     ) -> None:
         self.filename = filename
@@ -2011,15 +1990,8 @@ class MultipartParser:
     """
 
     def __init__(
-        self,
-        boundary: str,
-        *,
-        max_size: int = 8_000_000,
-        max_text: int = 1_000_000,
-        max_header: int = 8192,
-        max_parts: int = 1000,
-        max_depth: int = 32,
-        open_file: Callable[[], IO[bytes]] = _open_temporary_file,
+        self, boundary: str, *, max_size: int = 8_000_000, max_text: int = 1_000_000, max_header: int = 8192,
+        max_parts: int = 1000, max_depth: int = 32, open_file: Callable[[], IO[bytes]] = _open_temporary_file,
     ) -> None:
         if not _BOUNDARY.fullmatch(boundary):
             raise _malformed("a multipart boundary of 1 to 70 characters", boundary)
@@ -2197,6 +2169,7 @@ def _last_path_part(path: str) -> str:
     name = re.sub(r"[\x00-\x1f\x7f-\x9f]", "", name).strip()
     return "" if name in (".", "..") else name
 
+
 # --- Conn: params -------------------------------------------------------------------------
 
 
@@ -2209,17 +2182,13 @@ class ParamsConn(BaseConn):
     def query_params(self) -> Params:
         """The parameters of the query string. Raises ``InvalidQueryError`` (400) when it cannot be decoded."""
         if self._query_params is None:
-            self._query_params = decode_query(self.query_string) if self.query_string else Params()
-        found: Params = self._query_params
-        return found
+            self._query_params = decode_query(self.query_string)
+        return self._query_params  # type: ignore[no-any-return]
 
     @property
     def body_params(self) -> Params:
         """The parameters of the body, which the plug ``Parsers`` has read; empty without one."""
         return self._body_params if self._body_params is not None else Params()
-
-    def _has_body_params(self) -> bool:
-        return bool(self._body_params)
 
     @property
     def params(self) -> Params:
@@ -2233,8 +2202,7 @@ class ParamsConn(BaseConn):
                 self._params = Params({**self.query_params, **self.body_params, **self.path_params})
             else:
                 self._params = Params(self.path_params)
-        found: Params = self._params
-        return found
+        return self._params  # type: ignore[no-any-return]
 
     # What a plug has put into `params` before, stays in it.
 
@@ -2275,15 +2243,12 @@ def filter_params(value: Any, words: Sequence[str]) -> Any:
     return value
 
 
-_OVERRIDES = {"put": "PUT", "patch": "PATCH", "delete": "DELETE"}
-
-
 def method_override(conn: ParamsConn) -> ParamsConn:
     """Plug: let a form's ``_method``, or the header ``x-http-method-override``, turn POST into PUT, PATCH or DELETE."""
     if conn.method == "POST":
         wanted = conn.body_params.get("_method") or conn._req_header("x-http-method-override")
-        if isinstance(wanted, str):
-            conn.method = _OVERRIDES.get(wanted.lower(), "POST")
+        if isinstance(wanted, str) and wanted.upper() in ("PUT", "PATCH", "DELETE"):
+            conn.method = wanted.upper()
     return conn
 
 
@@ -2294,7 +2259,6 @@ def head_as_get(conn: BaseConn) -> BaseConn:
     return conn
 
 
-_METHODS_WITH_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _IS_JSON = re.compile(r"application/(.+\+)?json").fullmatch
 
 
@@ -2308,14 +2272,8 @@ class Parsers:
     """
 
     def __init__(
-        self,
-        parsers: Sequence[str] = ("urlencoded", "multipart", "json"),
-        *,
-        pass_: Sequence[str] = ("*/*",),
-        length: int = 1_000_000,
-        multipart_length: int = 8_000_000,
-        max_fields: int = 1000,
-        max_depth: int = 32,
+        self, parsers: Sequence[str] = ("urlencoded", "multipart", "json"), *, pass_: Sequence[str] = ("*/*",),
+        length: int = 1_000_000, multipart_length: int = 8_000_000, max_fields: int = 1000, max_depth: int = 32,
         skip: Sequence[str] = (),
     ) -> None:
         for name in parsers:
@@ -2329,9 +2287,9 @@ class Parsers:
 
     def __call__(self, conn: ParamsConn) -> Any:
         headers = conn._req_headers
-        if conn.method not in _METHODS_WITH_BODY or "content-type" not in headers or conn._body_params is not None:
+        if conn.method not in ("POST", "PUT", "PATCH", "DELETE") or "content-type" not in headers:
             return conn
-        if self.skip and (conn.request_path + "/").startswith(self.skip):
+        if conn._body_params is not None or (self.skip and (conn.request_path + "/").startswith(self.skip)):
             return conn
         media_type, parameters = parse_content_type(headers["content-type"][0])
         if media_type == "application/x-www-form-urlencoded" and "urlencoded" in self.parsers:
@@ -2348,8 +2306,7 @@ class Parsers:
         return decode_query(body, error=BadEncodingError, max_fields=self.max_fields, max_depth=self.max_depth)
 
     def _read_whole(self, conn: ParamsConn, parse: Callable[[bytes], Params]) -> Any:
-        if _announced_length(conn) > self.length:
-            raise RequestTooLargeError(self.length)
+        _check_announced_length(conn, self.length)
         body = conn.adapter.whole_body(conn)
         if body is None:
             return self._read_parts(conn, parse)
@@ -2363,8 +2320,7 @@ class Parsers:
         return conn
 
     async def _read_multipart(self, conn: ParamsConn, parameters: Mapping[str, str]) -> ParamsConn:
-        if _announced_length(conn) > self.multipart_length:
-            raise RequestTooLargeError(self.multipart_length)
+        _check_announced_length(conn, self.multipart_length)
         if conn._req_header("content-length") == "0":
             return conn
         boundary, size = parameters.get("boundary", ""), self.multipart_length
@@ -2376,10 +2332,11 @@ class Parsers:
         return conn
 
 
-def _announced_length(conn: BaseConn) -> int:
-    """Return what ``Content-Length`` says, in bytes; 0 without one. The server has checked that it is a number."""
+def _check_announced_length(conn: BaseConn, limit: int) -> None:
+    """Refuse a body by its ``Content-Length``, before any of it is read."""
     length = conn._req_header("content-length")
-    return int(length) if length.isdecimal() else 0
+    if length.isdecimal() and int(length) > limit:
+        raise RequestTooLargeError(limit)
 
 
 # ==========================================================================================
@@ -2609,18 +2566,9 @@ class Session:
     """
 
     def __init__(
-        self,
-        *,
-        key: str = "_phoenix_key",
-        store: str = "cookie",
-        max_age: int | None = None,
-        signing_salt: str = "session cookie",
-        path: str = "/",
-        domain: str | None = None,
-        secure: bool | None = None,
-        http_only: bool = True,
-        same_site: str | None = "Lax",
-        extra: str | None = None,
+        self, *, key: str = "_phoenix_key", store: str = "cookie", max_age: int | None = None,
+        signing_salt: str = "session cookie", path: str = "/", domain: str | None = None, secure: bool | None = None,
+        http_only: bool = True, same_site: str | None = "Lax", extra: str | None = None,
         secret: str | bytes | Sequence[str | bytes] | None = None,
     ) -> None:
         if store != "cookie":
@@ -2716,8 +2664,7 @@ class SessionConn(ParamsConn):
             self.private["plug_session_loaded"] = loaded
             if stale and not self._session_change:
                 self._session_change = "write"
-        session: dict[str, Any] = self._session
-        return session
+        return self._session  # type: ignore[no-any-return]
 
     def get_session(self, key: str, default: Any = None) -> Any:
         """Return what the session holds under *key*."""
@@ -2794,8 +2741,7 @@ class SessionConn(ParamsConn):
             self._flash = {}
             if isinstance(stored, dict):
                 self._flash = {key: list(value) for key, value in stored.items() if isinstance(value, list)}
-        messages: dict[str, list[str]] = self._flash
-        return messages
+        return self._flash  # type: ignore[no-any-return]
 
     @property
     def flash(self) -> dict[str, str]:
@@ -2810,8 +2756,7 @@ class SessionConn(ParamsConn):
 
     def get_flash(self, key: str) -> str | None:
         """Return the latest message of *key*, or ``None``."""
-        messages = self._messages().get(key)
-        return messages[-1] if messages else None
+        return self.flash.get(key)
 
     def get_all_flash(self, key: str) -> list[str]:
         """Return all messages of *key*, in the order they were put."""
@@ -2946,10 +2891,9 @@ def _xor(left: bytes, right: bytes) -> bytes:
 class Flash:
     """The flash as functions, the way Phoenix had it at first: ``Flash.get(@conn, "notice")`` in a template."""
 
-    @staticmethod
-    def put(conn: SessionConn, key: str, message: str) -> SessionConn:
-        """As ``conn.put_flash(key, message)``."""
-        return conn.put_flash(key, message)
+    put = SessionConn.put_flash
+    get_all = SessionConn.get_all_flash
+    clear = SessionConn.clear_flash
 
     @staticmethod
     def get(conn: SessionConn, key: str | None = None) -> Any:
@@ -2957,19 +2901,9 @@ class Flash:
         return conn.flash if key is None else conn.get_flash(key)
 
     @staticmethod
-    def get_all(conn: SessionConn, key: str) -> list[str]:
-        """All messages of *key*."""
-        return conn.get_all_flash(key)
-
-    @staticmethod
     def pop_all(conn: SessionConn, key: str) -> tuple[list[str], SessionConn]:
         """All messages of *key*, which are removed, and the conn."""
         return conn.pop_all_flash(key), conn
-
-    @staticmethod
-    def clear(conn: SessionConn) -> SessionConn:
-        """Remove all messages."""
-        return conn.clear_flash()
 
 
 # ==========================================================================================
@@ -3031,16 +2965,8 @@ class Template:
     """
 
     def __init__(
-        self,
-        source: str,
-        *,
-        file: str = "nofile",
-        line: int = 1,
-        column: int = 1,
-        indentation: int = 0,
-        escape: bool = True,
-        trim: bool = False,
-        on_missing: Callable[[str, int, str], None] | None = None,
+        self, source: str, *, file: str = "nofile", line: int = 1, column: int = 1, indentation: int = 0,
+        escape: bool = True, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None,
     ) -> None:
         self.file = file
         self.escape = escape
@@ -3094,9 +3020,7 @@ class Template:
 class _Source:
     """The text of a template, which knows the place of each character in its file."""
 
-    def __init__(
-        self, text: str, file: str = "nofile", line: int = 1, column: int = 1, indentation: int = 0
-    ) -> None:
+    def __init__(self, text: str, file: str = "nofile", line: int = 1, column: int = 1, indentation: int = 0) -> None:
         self.text = text
         self.file = file
         self.line = line
@@ -3324,9 +3248,7 @@ class _Generator:
                 self.refuse_before_case("text", offset + len(text) - len(text.lstrip()))
         if self.blocks:
             opener = self.blocks[-1].tag
-            raise self.source.error(
-                "expected a closing '<% end %>' for block expression in EEx", opener.offset
-            )
+            raise self.source.error("expected a closing '<% end %>' for block expression in EEx", opener.offset)
         self.flush()
         return self.collecting(self.root)
 
@@ -3387,9 +3309,7 @@ class _Generator:
             return  # nothing, or a comment of Python
         if tag.masked == "end":
             self.end(tag)
-        elif tag.word in _MIDDLES and (
-            tag.word != "case" or self.part in ("match", "case") or tag.masked[-1] == ":"
-        ):
+        elif tag.word in _MIDDLES and (tag.word != "case" or self.part in ("match", "case") or tag.masked[-1] == ":"):
             self.middle(tag)
         elif self.part == "match":
             self.refuse_before_case(tag.shown, tag.begin)
@@ -3415,15 +3335,11 @@ class _Generator:
         if tag.kind and tag.word in _OPENERS and tag.word != "match":
             return "a tag that opens a block ends in `:`"
         if tag.masked.endswith(":"):
-            return (
-                "a block opens with if, for, while, with, try, match or def, or with a call that ends in do"
-            )
+            return "a block opens with if, for, while, with, try, match or def, or with a call that ends in do"
         return ""
 
     def refuse_before_case(self, shown: str, offset: int) -> NoReturn:
-        raise self.source.error(
-            f"unexpected {shown} between {self.blocks[-1].tag.shown} and its first case", offset
-        )
+        raise self.source.error(f"unexpected {shown} between {self.blocks[-1].tag.shown} and its first case", offset)
 
     def refuse_equals(self, tag: _Tag) -> None:
         if tag.kind:
@@ -3477,9 +3393,7 @@ class _Generator:
         self.refuse_equals(tag)
         block = self.blocks[-1] if self.blocks else None
         if block is None or tag.word not in _FOLLOWERS.get(block.part, "").split():
-            raise self.source.error(
-                f"unexpected middle of expression {tag.shown}: {self.situation()}", tag.begin
-            )
+            raise self.source.error(f"unexpected middle of expression {tag.shown}: {self.situation()}", tag.begin)
         self.end_part()
         before, after, field = _FRAMES.get(tag.word, ("", "", ""))
         if tag.word == "else" or tag.word == "finally":
@@ -3508,14 +3422,10 @@ class _Generator:
     def end(self, tag: _Tag) -> None:
         self.refuse_equals(tag)
         if not self.blocks:
-            raise self.source.error(
-                f"unexpected end of expression {tag.shown}: {self.situation()}", tag.begin
-            )
+            raise self.source.error(f"unexpected end of expression {tag.shown}: {self.situation()}", tag.begin)
         if self.part in ("match", "try"):
             needed = "<% case ...: %>" if self.part == "match" else "<% except ...: %> or <% finally %>"
-            raise self.source.error(
-                f"{self.blocks[-1].tag.shown} needs {needed} before its <% end %>", tag.begin
-            )
+            raise self.source.error(f"{self.blocks[-1].tag.shown} needs {needed} before its <% end %>", tag.begin)
         self.end_part()
         block = self.blocks.pop()
         if isinstance(block.node, ast.FunctionDef):
@@ -3590,9 +3500,7 @@ class _Generator:
         masked = _mask(code)
         for call in _BARE_CALL.finditer(masked):
             if _ends_operand(masked[: call.end() - 1]):
-                message = (
-                    f"write {call[1]}(@...) to call, {call[1]} @ ... with a blank on each side to multiply"
-                )
+                message = f"write {call[1]}(@...) to call, {call[1]} @ ... with a blank on each side to multiply"
                 raise self.source.error(message, offset + call.start())
         marked, words = _mark_assigns(code)
         try:
@@ -3752,9 +3660,7 @@ def _breaks(nodes: Iterable[ast.AST]) -> bool:
 
 def _assigned(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the variables that are assigned among *nodes*."""
-    return {
-        node.id for node in _in_scope(nodes) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    return {node.id for node in _in_scope(nodes) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _parameters(function: ast.FunctionDef) -> set[str]:
@@ -3803,9 +3709,7 @@ def _names_read(code: types.CodeType) -> Iterator[str]:
 class EExEngine:
     """The engine for ``.eex``. It escapes in the templates whose *name* says HTML: ``"show.html"``."""
 
-    def __init__(
-        self, *, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None
-    ) -> None:
+    def __init__(self, *, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None) -> None:
         self.trim = trim
         self.on_missing = on_missing
 
@@ -5231,11 +5135,7 @@ class Route:
     def __init__(
         self, verb: str, path: str, plug: Any, action: str | None, helper: str | None, where: str, below: bool = False
     ) -> None:
-        self.verb = verb
-        self.plug = plug
-        self.action = action
-        self.helper = helper
-        self.where = where
+        self.verb, self.plug, self.action, self.helper, self.where = verb, plug, action, helper, where
         self.segments = _parse_path(path)
         self.path = "/" + "/".join(part for part in path.split("/") if part)
         self.names = tuple(segment.name for segment in self.segments if segment.kind)
@@ -5654,7 +5554,7 @@ class _RouterRecorder:
                     f' Define it above: `with pipeline("{pipe}"):`'
                 )
             entry = pipe if isinstance(pipe, str) else PlugEntry(pipe, (), {}, where)
-            if any(_is_same_pipe(entry, other) for other in self.scopes[-1].pipes):
+            if getattr(entry, "call", entry) in [getattr(other, "call", other) for other in self.scopes[-1].pipes]:
                 raise DefinitionError(f"{where}: duplicate pipe_through for {pipe!r}: the scope runs it already")
             self.scopes[-1].pipes.append(entry)
 
@@ -5698,17 +5598,8 @@ class _RouterRecorder:
         return tuple(each.lower() for each in hosts)
 
     def route(
-        self,
-        verb: str,
-        path: str,
-        target: Any,
-        action: str | None,
-        where: str,
-        *,
-        as_: str | bool | None = True,
-        assigns: Mapping[str, Any] | None = None,
-        private: Mapping[str, Any] | None = None,
-        below: bool = False,
+        self, verb: str, path: str, target: Any, action: str | None, where: str, *, as_: str | bool | None = True,
+        assigns: Mapping[str, Any] | None = None, private: Mapping[str, Any] | None = None, below: bool = False,
     ) -> Route:
         scope = self.scopes[-1]
         if self.open_pipeline is not None:
@@ -5789,30 +5680,22 @@ class _RouterRecorder:
             chosen = [action for action in chosen if (action in named) is keep]
         return chosen
 
-    def member(self, where: str) -> Block:
-        resource = self._open_resource("member", where)
-        return self._extra_routes("member()", where, resource, "" if resource.param is None else f"/:{resource.param}")
-
-    def collection(self, where: str) -> Block:
-        return self._extra_routes("collection()", where, self._open_resource("collection", where), "")
-
-    def _open_resource(self, word: str, where: str) -> _Resource:
+    def extra_routes(self, word: str, where: str) -> Block:
+        """Open a block for routes beside the eight: those of a ``member``, or of the whole ``collection``."""
         resource = self.scopes[-1].resource
         if resource is None:
             raise DefinitionError(
                 f"{where}: {word}() must stand directly inside resources: write `with resources(...):`, and below it"
                 f" `with {word}():`"
             )
-        return resource
-
-    def _extra_routes(self, word: str, where: str, resource: _Resource, suffix: str) -> Block:
-        """Open a block for routes beside the eight."""
         inner = _Scope(resource.outer)
-        inner.path += resource.path + suffix
+        inner.path += resource.path
+        if word == "member" and resource.param is not None:
+            inner.path += f"/:{resource.param}"
         inner.pipes = list(self.scopes[-1].pipes)
         inner.entries = resource.early
         inner.extra_of = resource
-        return self._scope_block(word, where, inner)
+        return self._scope_block(f"{word}()", where, inner)
 
 
 def _in_order(entries: _Entries) -> Iterator[Route]:
@@ -5821,12 +5704,6 @@ def _in_order(entries: _Entries) -> Iterator[Route]:
             yield entry
         else:
             yield from _in_order(entry)
-
-
-def _is_same_pipe(one: str | PlugEntry, other: str | PlugEntry) -> bool:
-    if isinstance(one, str) or isinstance(other, str):
-        return one == other
-    return one.call == other.call
 
 
 class Block:
@@ -5971,9 +5848,7 @@ class _WSGIPlug:
         head: list[Any] = []
         written: list[bytes] = []
 
-        def start_response(
-            status: str, headers: list[tuple[str, str]], exc_info: Any = None
-        ) -> Callable[[bytes], object]:
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             head[:] = [status, headers]
             return written.append
 
@@ -5996,16 +5871,13 @@ class _WSGIPlug:
             raise PlugError(f"the WSGI application {_name_of(self.app)} did not call start_response")
         status, headers = int(head[0][:3]), head[1]
         conn.delete_resp_header("cache-control")
-        conn.prepend_resp_headers([(name, value) for name, value in headers if name.lower() not in _NOT_PASSED_ON])
+        conn.prepend_resp_headers([(name, value) for name, value in headers if name.lower() not in _OF_THE_SERVER])
         if size <= 65_536:
             return conn.send_resp(status, b"".join(written))
         conn.send_chunked(status).chunk(b"".join(written))
         for part in parts:
             conn.chunk(part)
         return conn
-
-
-_NOT_PASSED_ON = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "date"})  # the server's
 
 
 def _wsgi_environ(conn: Any) -> dict[str, Any]:
@@ -6017,19 +5889,12 @@ def _wsgi_environ(conn: Any) -> dict[str, Any]:
         "SCRIPT_NAME": "".join("/" + _wsgi_text(segment) for segment in conn.script_name),
         "PATH_INFO": "/" + "/".join(map(_wsgi_text, conn.path_info)) + slash,
         "QUERY_STRING": conn.query_string,
-        "SERVER_NAME": conn.host,
-        "SERVER_PORT": str(conn.port),
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": conn.remote_ip,
-        "CONTENT_LENGTH": str(len(body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": conn.scheme,
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
+        "SERVER_NAME": conn.host, "SERVER_PORT": str(conn.port), "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": conn.remote_ip, "CONTENT_LENGTH": str(len(body)),
+        "wsgi.version": (1, 0), "wsgi.url_scheme": conn.scheme,
+        "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
+    }  # fmt: skip
     for name, value in conn.req_headers:
         key = "CONTENT_TYPE" if name == "content-type" else "HTTP_" + name.upper().replace("-", "_")
         if key in environ:
@@ -6080,13 +5945,11 @@ class Router(metaclass=_Recording):
         cls._forwards = {}
         for index, route in enumerate(cls.routes):
             route.index = index
+            of_plug = getattr(route.plug, "_route_private", None)
             route.private = {
-                **getattr(route.plug, "_route_private", _no_private)(route.action),
-                **route.private,
-                "phoenix_router": cls,
-                "phoenix_route": route,
-                "phoenix_pipelines": route.pipe_through,
-            }
+                **(of_plug(route.action) if of_plug else {}), **route.private,
+                "phoenix_router": cls, "phoenix_route": route, "phoenix_pipelines": route.pipe_through,
+            }  # fmt: skip
             if isinstance(route.plug, _Forward) and route.plug.router is not None:
                 for router, path in {route.plug.router: "", **route.plug.router._forwards}.items():
                     cls._forwards.setdefault(router, route.path.rstrip("/") + path)
@@ -6192,10 +6055,6 @@ def _log_dispatch(conn: Any, route: Route) -> None:
     logger.debug("Processing with %s\n  Parameters: %s\n  Pipelines: %s", route.label, shown, route.pipe_through)
 
 
-def _no_private(action: str | None) -> dict[str, Any]:
-    return {}
-
-
 def format_routes(router: type[Router]) -> str:
     """Return the table of routes as text: helper, verb, path and action, in columns."""
     rows = [
@@ -6215,26 +6074,14 @@ if TYPE_CHECKING:
 
     class _VerbWord(Protocol):
         def __call__(
-            self,
-            path: str,
-            target: Callable[..., Any],
-            action: str | None = None,
-            *,
-            as_: str | bool | None = True,
-            assigns: Mapping[str, Any] | None = None,
-            private: Mapping[str, Any] | None = None,
+            self, path: str, target: Callable[..., Any], action: str | None = None, *, as_: str | bool | None = True,
+            assigns: Mapping[str, Any] | None = None, private: Mapping[str, Any] | None = None,
         ) -> None: ...
 
 
 def match(
-    verbs: str | Iterable[str],
-    path: str,
-    target: Callable[..., Any],
-    action: str | None = None,
-    *,
-    as_: str | bool | None = True,
-    assigns: Mapping[str, Any] | None = None,
-    private: Mapping[str, Any] | None = None,
+    verbs: str | Iterable[str], path: str, target: Callable[..., Any], action: str | None = None, *,
+    as_: str | bool | None = True, assigns: Mapping[str, Any] | None = None, private: Mapping[str, Any] | None = None,
 ) -> None:
     """Answer a verb without a word of its own, several, or any: ``match("MOVE", ...)``, ``match("*", "/x", mover)``."""
     recorder, where = _recorder("route", "a router", "match"), _caller()
@@ -6244,13 +6091,8 @@ def match(
 
 def _verb_word(verb: str) -> _VerbWord:
     def word(
-        path: str,
-        target: Callable[..., Any],
-        action: str | None = None,
-        *,
-        as_: str | bool | None = True,
-        assigns: Mapping[str, Any] | None = None,
-        private: Mapping[str, Any] | None = None,
+        path: str, target: Callable[..., Any], action: str | None = None, *, as_: str | bool | None = True,
+        assigns: Mapping[str, Any] | None = None, private: Mapping[str, Any] | None = None,
     ) -> None:
         recorder = _recorder("route", "a router", verb.lower())
         recorder.route(verb, path, target, action, _caller(), as_=as_, assigns=assigns, private=private)
@@ -6283,12 +6125,8 @@ def pipe_through(*pipes: str | Callable[..., Any]) -> None:
 
 
 def scope(
-    path: str = "",
-    *,
-    as_: str | bool | None = None,
-    host: str | Iterable[str] | None = None,
-    assigns: Mapping[str, Any] | None = None,
-    private: Mapping[str, Any] | None = None,
+    path: str = "", *, as_: str | bool | None = None, host: str | Iterable[str] | None = None,
+    assigns: Mapping[str, Any] | None = None, private: Mapping[str, Any] | None = None,
 ) -> Block:
     """Give the routes of a block a common path, helper name (``as_``), host or assigns::
 
@@ -6302,15 +6140,8 @@ def scope(
 
 
 def resources(
-    path: str,
-    target: Callable[..., Any],
-    *,
-    only: Iterable[str] | None = None,
-    except_: Iterable[str] | None = None,
-    param: str = "id",
-    name: str | None = None,
-    as_: str | None = None,
-    singleton: bool = False,
+    path: str, target: Callable[..., Any], *, only: Iterable[str] | None = None, except_: Iterable[str] | None = None,
+    param: str = "id", name: str | None = None, as_: str | None = None, singleton: bool = False,
 ) -> Block:
     """Write the eight routes of a resource: index, edit, new, show, create, update (PATCH and PUT) and destroy.
 
@@ -6323,13 +6154,8 @@ def resources(
 
 
 def resource(
-    path: str,
-    target: Callable[..., Any],
-    *,
-    only: Iterable[str] | None = None,
-    except_: Iterable[str] | None = None,
-    name: str | None = None,
-    as_: str | None = None,
+    path: str, target: Callable[..., Any], *, only: Iterable[str] | None = None, except_: Iterable[str] | None = None,
+    name: str | None = None, as_: str | None = None,
 ) -> Block:
     """Write the routes of a resource of which there is one: ``resources(..., singleton=True)``."""
     settings = {"only": only, "except_": except_, "param": "id", "name": name, "as_": as_, "singleton": True}
@@ -6339,21 +6165,18 @@ def resource(
 
 def member() -> Block:
     """Inside ``resources``: routes of one of its items, such as ``POST /users/:id/ban``."""
-    block: Block = _recorder("member", "a router").member(_caller())
+    block: Block = _recorder("extra_routes", "a router", "member").extra_routes("member", _caller())
     return block
 
 
 def collection() -> Block:
     """Inside ``resources``: routes of the whole, such as ``GET /users/search``."""
-    block: Block = _recorder("collection", "a router").collection(_caller())
+    block: Block = _recorder("extra_routes", "a router", "collection").extra_routes("collection", _caller())
     return block
 
 
 def forward(
-    path: str,
-    target: Callable[..., Any],
-    *,
-    assigns: Mapping[str, Any] | None = None,
+    path: str, target: Callable[..., Any], *, assigns: Mapping[str, Any] | None = None,
     private: Mapping[str, Any] | None = None,
 ) -> None:
     """Hand everything below *path* to a plug, another router, or any WSGI application.
@@ -7723,8 +7546,7 @@ class WebSocketError(PhoenixError):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
-        self.code = code
-        self.reason = reason
+        self.code, self.reason = code, reason
 
 
 # --- Handshake ----------------------------------------------------------------------------
@@ -7738,8 +7560,7 @@ class _HandshakeError(PhoenixError):
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status = status
-        self.headers = dict(headers or {})
+        self.status, self.headers = status, dict(headers or {})
 
 
 class _Handshake:
@@ -7750,17 +7571,11 @@ class _Handshake:
     def __init__(
         self, headers: list[tuple[str, str]], subprotocol: str | None, deflate: _PerMessageDeflate | None
     ) -> None:
-        self.headers = headers
-        self.subprotocol = subprotocol
-        self.deflate = deflate
+        self.headers, self.subprotocol, self.deflate = headers, subprotocol, deflate
 
 
 def _accept_websocket(
-    method: str,
-    version: str,
-    headers: Mapping[str, Sequence[str]],
-    *,
-    subprotocols: Sequence[str] = (),
+    method: str, version: str, headers: Mapping[str, Sequence[str]], *, subprotocols: Sequence[str] = (),
     compress: bool = False,
 ) -> _Handshake:
     """Decide whether a request may become a WebSocket (§4.2).
@@ -7797,11 +7612,8 @@ def _check_upgrade(headers: Mapping[str, Sequence[str]]) -> str:
             )
     versions = list(headers.get("sec-websocket-version", ()))
     if versions != ["13"]:
-        raise _HandshakeError(
-            426,
-            f"expected the header `sec-websocket-version: 13`, got {versions!r}.",
-            {**upgrade, "sec-websocket-version": "13"},
-        )
+        answer = {**upgrade, "sec-websocket-version": "13"}
+        raise _HandshakeError(426, f"expected the header `sec-websocket-version: 13`, got {versions!r}.", answer)
     keys = list(headers.get("sec-websocket-key", ()))
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise _HandshakeError(400, f"expected one sec-websocket-key, 16 bytes in base64, got {keys!r}.")
@@ -7848,10 +7660,8 @@ if TYPE_CHECKING:
     _Origin = tuple[str | None, str, int | None]  # scheme, host, port; None stands for any
 
 _ORIGIN = re.compile(
-    r"(?:([a-z][a-z0-9+.\-]*):)?//(\[[0-9a-f:.]+\]|(?:\*\.)?[^\s/?#@:\[\]*,]+)(?::([0-9]{1,5}))?",
-    re.IGNORECASE,
+    r"(?:([a-z][a-z0-9+.\-]*):)?//(\[[0-9a-f:.]+\]|(?:\*\.)?[^\s/?#@:\[\]*,]+)(?::([0-9]{1,5}))?", re.IGNORECASE
 )
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class _OriginCheck:
@@ -7909,7 +7719,7 @@ def _parse_origin(text: str) -> _Origin | None:
     if match is None:
         return None
     scheme = match[1].lower() if match[1] else None
-    port = int(match[3]) if match[3] else _DEFAULT_PORTS.get(scheme or "")
+    port = int(match[3]) if match[3] else {"http": 80, "https": 443}.get(scheme or "")
     return scheme, _plain_host(match[2]), port
 
 
@@ -7956,11 +7766,8 @@ class _PerMessageDeflate:
     )  # fmt: skip
 
     def __init__(
-        self,
-        server_no_context_takeover: bool = False,
-        client_no_context_takeover: bool = False,
-        server_max_window_bits: int = _WINDOW_BITS,
-        client_max_window_bits: int | None = None,
+        self, server_no_context_takeover: bool = False, client_no_context_takeover: bool = False,
+        server_max_window_bits: int = _WINDOW_BITS, client_max_window_bits: int | None = None,
     ) -> None:
         self.server_no_context_takeover = server_no_context_takeover
         self.client_no_context_takeover = client_no_context_takeover
@@ -8110,8 +7917,7 @@ class _Close:
     __slots__ = ("code", "reason")
 
     def __init__(self, code: int | None, reason: str) -> None:
-        self.code = code
-        self.reason = reason
+        self.code, self.reason = code, reason
 
 
 if TYPE_CHECKING:
@@ -8190,7 +7996,7 @@ class _WebSocketParser:
         first, (start, length) = data[at], header
         opcode, mask, stop = first & 0x0F, data[start - 4 : start], start + length
         if opcode & _CONTROL:
-            event = _control_event(opcode, bytes(_unmask(data[start:stop], mask)))
+            event = _CONTROL_EVENTS[opcode](bytes(_unmask(data[start:stop], mask)))
             events.append(event)
             if not isinstance(event, _Close):
                 return stop
@@ -8300,14 +8106,6 @@ class _WebSocketParser:
         self._begin_message(0)
 
 
-def _control_event(opcode: int, payload: bytes) -> _Ping | _Pong | _Close:
-    if opcode == _PING:
-        return _Ping(payload)
-    if opcode == _PONG:
-        return _Pong(payload)
-    return _parse_close(payload)
-
-
 def _parse_close(payload: bytes) -> _Close:
     """Read the payload of a close frame (§5.5.1): nothing, or a code and a reason."""
     if not payload:
@@ -8316,6 +8114,11 @@ def _parse_close(payload: bytes) -> _Close:
     if len(payload) == 1 or not _may_be_sent(code):
         raise WebSocketError(1002, f"a close frame may not hold the code {code}")
     return _Close(code, payload[2:].decode())
+
+
+_CONTROL_EVENTS: dict[int, Callable[[bytes], _Ping | _Pong | _Close]] = {
+    _PING: _Ping, _PONG: _Pong, _CLOSE: _parse_close
+}  # fmt: skip
 
 
 def _may_be_sent(code: int) -> bool:
@@ -8494,7 +8297,7 @@ class ChannelError(PhoenixError):
 
 _Message: TypeAlias = "tuple[str | None, str | None, str, str, Any]"
 
-_raw_decode = jsonlib.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant).raw_decode
+_raw_decode = jsonlib.JSONDecoder(parse_float=_finite, parse_constant=_finite).raw_decode
 
 
 def _decode_json(text: str) -> Any:
@@ -8877,10 +8680,7 @@ class Socket:
             self._info(message)
 
     def _call(
-        self,
-        name: str,
-        arguments: tuple[Any, ...],
-        done: Callable[[Any], object],
+        self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], object],
         failed: Callable[[Exception], object] | None = None,
     ) -> None:
         """Call a callback of the channel where it runs, then *done* with what it returned, or *failed*."""
@@ -8900,10 +8700,7 @@ class Socket:
             (failed or self._crash)(error)
 
     async def _run(
-        self,
-        name: str,
-        arguments: tuple[Any, ...],
-        done: Callable[[Any], object],
+        self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], object],
         failed: Callable[[Exception], object],
     ) -> None:
         session = self._session
@@ -10173,9 +9970,10 @@ class _Headers:
 
     def with_host(self, text: str) -> _Headers:
         """Return the same headers with another host."""
-        other = _Headers({**self.fields, "host": [text]})
-        for field in ("length", "chunked", "close", "keep_alive", "expects_continue"):
-            setattr(other, field, getattr(self, field))
+        from copy import copy
+
+        other = copy(self)
+        other.fields = {**self.fields, "host": [text]}
         other.host, other.port = _parse_host(text)
         return other
 
@@ -10443,59 +10241,49 @@ class RequestParser:
             return b""
         return self._counted() if self._state == self._counted and self.buffered >= self._left else None
 
-    def _take(self, most: int) -> bytes:
-        part = self._data[self._at : self._at + most]
-        self._at += len(part)
-        return part
+    # Each state reads what has come of one thing, and says which state follows its end.
 
     def _end_of_body(self) -> bytes | None:
         return b""
 
     def _counted(self) -> bytes | None:
-        part = self._take(self._left)
+        return self._take_left(self._end_of_body)
+
+    def _take_left(self, then: Callable[[], bytes | None]) -> bytes | None:
+        part = self._data[self._at : self._at + self._left]
+        self._at += len(part)
         self._left -= len(part)
         if not self._left:
-            self._state = self._end_of_body
+            self._state = then
         return part or None
-
-    def _line(self, most: int, what: str) -> bytes | None:
-        end = self._data.find(b"\r\n", self._at)
-        if end - self._at > most or end < 0 and self.buffered > most:
-            raise HTTPProtocolError(400, f"a {what} is over {most} bytes")
-        if end < 0:
-            return None
-        line = self._data[self._at : end]
-        self._at = end + 2
-        return line
 
     def _chunk_line(self) -> bytes | None:
         """Read the size of a chunk (RFC 9112 §7.1)."""
-        line = self._line(_MAX_CHUNK_LINE, "chunk size line")
-        if line is None:
+        end = self._data.find(b"\r\n", self._at)
+        if (self.buffered if end < 0 else end - self._at) > _MAX_CHUNK_LINE:
+            raise HTTPProtocolError(400, f"a chunk size line is over {_MAX_CHUNK_LINE} bytes")
+        if end < 0:
             if _BARE_LF(self._data, self._at):
                 raise HTTPProtocolError(400, "a chunk size ends without a carriage return")
             return None
-        size = _CHUNK_LINE(line)
+        size = _CHUNK_LINE(self._data, self._at, end)
         if size is None:
-            raise HTTPProtocolError(400, f"malformed chunk size: {line[:100]!r}")
+            raise HTTPProtocolError(400, f"malformed chunk size: {self._data[self._at : end][:100]!r}")
+        self._at = end + 2
         self._left = int(size[1], 16)
         self._state = self._chunk_data if self._left else self._trailers
         return self._state()
 
     def _chunk_data(self) -> bytes | None:
-        part = self._take(self._left)
-        self._left -= len(part)
-        if not self._left:
-            self._state = self._chunk_end
-        return part or None
+        return self._take_left(self._chunk_end)
 
     def _chunk_end(self) -> bytes | None:
-        if self.buffered < 2:
-            if self.buffered and self._data[self._at] != 13:
-                raise HTTPProtocolError(400, "a chunk is longer than its size")
-            return None
-        if self._take(2) != b"\r\n":
+        line_end = self._data[self._at : self._at + 2]
+        if not b"\r\n".startswith(line_end):
             raise HTTPProtocolError(400, "a chunk is longer than its size")
+        if len(line_end) < 2:
+            return None
+        self._at += 2
         self._state = self._chunk_line
         return self._chunk_line()
 
@@ -10521,7 +10309,6 @@ class RequestParser:
 
 _known_heads: dict[tuple[Any, ...], bytes] = {}
 _WITHOUT_BODY = frozenset((*range(100, 200), 204, 304))
-_OF_THE_SERVER = frozenset(("content-length", "transfer-encoding", "connection", "keep-alive", "date"))
 
 
 def encode_head(
@@ -13330,19 +13117,10 @@ __all__ += ["TestClient", "build_conn", "run_plug", "response_body"]
 
 
 def build_conn(
-    method: str = "GET",
-    path: str = "/",
-    params: Mapping[str, Any] | None = None,
-    *,
-    json: Any = None,
-    files: Mapping[str, Upload | Sequence[Upload]] | None = None,
-    body: bytes | str | None = None,
-    headers: Mapping[str, str] | None = None,
-    session: Mapping[str, Any] | None = None,
-    host: str = "localhost",
-    scheme: str = "http",
-    remote_ip: str = "127.0.0.1",
-    endpoint: Any = None,
+    method: str = "GET", path: str = "/", params: Mapping[str, Any] | None = None, *, json: Any = None,
+    files: Mapping[str, Upload | Sequence[Upload]] | None = None, body: bytes | str | None = None,
+    headers: Mapping[str, str] | None = None, session: Mapping[str, Any] | None = None, host: str = "localhost",
+    scheme: str = "http", remote_ip: str = "127.0.0.1", endpoint: Any = None,
 ) -> Conn:
     """Make a conn as a request would: ``build_conn("POST", "/users", {"user": {"name": "Ann"}})``.
 
@@ -13387,9 +13165,7 @@ def build_conn(
 
 
 def _request_body(
-    params: Mapping[str, Any] | None,
-    json: Any,
-    files: Mapping[str, Upload | Sequence[Upload]] | None,
+    params: Mapping[str, Any] | None, json: Any, files: Mapping[str, Upload | Sequence[Upload]] | None,
     body: bytes | str | None,
 ) -> tuple[str, bytes]:
     """Return content type and bytes of a request's body; each of them may be empty."""
@@ -13556,13 +13332,8 @@ class TestClient:
     # --- Requests -------------------------------------------------------------------------
 
     def request(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        **options: Any,
+        self, method: str, path: str, params: Mapping[str, Any] | None = None, *,
+        headers: Mapping[str, str] | None = None, **options: Any,
     ) -> Conn:
         """Send a request and return its conn. The options are those of ``build_conn``."""
         given = {name.lower(): value for name, value in {**self.headers, **(headers or {})}.items()}
@@ -13649,11 +13420,7 @@ class TestClient:
         return self
 
     def connect(
-        self,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
+        self, path: str, params: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None,
         timeout: float = 2,
     ) -> TestSocket:
         """Connect to the channels that are mounted at *path*; see ``TestSocket``. Waits take *timeout* seconds at most.
@@ -13771,12 +13538,7 @@ class TestSocket:
     __test__ = False
 
     def __init__(
-        self,
-        client: TestClient,
-        path: str,
-        params: Mapping[str, Any],
-        headers: Mapping[str, str],
-        timeout: float,
+        self, client: TestClient, path: str, params: Mapping[str, Any], headers: Mapping[str, str], timeout: float
     ) -> None:
         self.endpoint = client.endpoint
         self.timeout = timeout  # seconds
@@ -13923,9 +13685,7 @@ class TestChannel:
         """Leave the topic, and wait until that is answered."""
         self.assert_reply(self.push("phx_leave", payload), "ok")
 
-    def assert_reply(
-        self, ref: str, status: str = "ok", response: Any = None, *, timeout: float | None = None
-    ) -> Any:
+    def assert_reply(self, ref: str, status: str = "ok", response: Any = None, *, timeout: float | None = None) -> Any:
         """Check that a message is answered with *status*, and *response* unless that is ``None``; return what came."""
         seconds = self.client.timeout if timeout is None else timeout
         found = self.client._inbox.take(lambda message: message[1] == ref and message[3] == "phx_reply", seconds)
