@@ -13409,7 +13409,7 @@ class TestClient:
 
         Raises ``ArgumentError`` when the endpoint keeps no sessions.
         """
-        store = next((call for _, call, _ in self.endpoint._steps if isinstance(call, Session)), None)
+        store = next((entry.call for _, _, entry in self.endpoint._steps if isinstance(entry.call, Session)), None)
         if store is None:
             raise ArgumentError(f"{self.endpoint!r} has no plug Session, where values could be put")
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
