@@ -10469,12 +10469,12 @@ class _Connection(Adapter):
         "head_sent", "ended", "closed", "discarding", "unwritten", "ahead",
     )  # fmt: skip
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, scheme: str) -> None:
         self.server = server
+        self.scheme = scheme
         self.parser = RequestParser(server.limits)
         self.transport: Any = None
         self.remote_ip = ""
-        self.scheme = "https" if server.tls else "http"
         self.request: Any = None  # the one being answered
         self.conn: Any = None
         self.task: Any = None  # what answers it, when it has to wait
@@ -10534,7 +10534,7 @@ class _Connection(Adapter):
             self.waiter.set_exception(ClientDisconnected("the client ended in the middle of the body"))
         if self.request is None:
             self._next_requests()
-        return not self.discarding and self.server.tls is None
+        return not self.discarding and self.scheme == "http"
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -10585,6 +10585,8 @@ class _Connection(Adapter):
         if self.request is None:
             self.discarding = True
             self.transport.close()
+            if self.scheme == "https":
+                self._allow(1)  # for the goodbye of TLS, which not every client returns
 
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
@@ -10847,7 +10849,7 @@ class _Connection(Adapter):
         offset, end = file.offset, file.offset + file.length
         with open(file.path, "rb", buffering=0) as stream:
             self._write_head(conn, b"content-length: %d" % file.length)
-            if hasattr(os, "sendfile") and self.server.tls is None:
+            if hasattr(os, "sendfile") and self.scheme == "http":
                 offset = await self._sendfile(conn, stream, offset, end)
             stream.seek(offset)
             while offset < end:
@@ -11261,7 +11263,8 @@ class _WebSocketWire:
 
 class Server:
     """Serve HTTP on one address: *host* and *port*, a Unix socket at the path *uds* with the permissions *uds_mode*,
-    or on *sockets* that somebody else has opened.
+    or on *sockets* that somebody else has opened. With *tls*, an ``ssl.SSLContext``, it is HTTPS; *https* is host, port
+    and context of a second address. Of *sockets*, that with the port of *https* takes the place of this address.
 
     *handle* is called with a ``Request`` and its connection, and returns a conn with a response, or a coroutine that
     returns one. *threads* is the number of worker threads for plain functions. *on_start* is awaited before the first
@@ -11281,13 +11284,16 @@ class Server:
         limits: HTTPLimits | None = None,
         timeouts: Timeouts | None = None,
         tls: Any = None,
+        https: tuple[str, int, Any] | None = None,
         on_start: Callable[[Server], Any] | None = None,
         on_stop: Callable[[Server], object] | None = None,
         on_end: Callable[[Server], Any] | None = None,
     ) -> None:
         self.handle = handle
         self.on_start, self.on_stop, self.on_end = on_start, on_stop, on_end
-        self.host, self.port, self.tls = host, port, tls
+        self.host, self.port, self.tls, self.https = host, port, tls, https
+        self.ports: dict[str, int] = {}  # once it listens: the port of "http", of "https"
+        self.urls: list[str] = []  # the same for people
         self.uds, self.uds_mode = None if uds is None else os.fspath(uds), uds_mode
         self.sockets = list(sockets)
         self.limits = limits or HTTPLimits()
@@ -11308,7 +11314,7 @@ class Server:
         self.ended: Any = None  # a future that is done when the server has stopped
 
     async def start(self, *, listen: bool = True) -> None:
-        """Listen. Raises ``OSError`` when the port is in use; ``port=0`` takes a free one and sets ``port``.
+        """Listen. Raises ``OSError`` when a port is in use; ``port=0`` takes a free one and sets ``port``.
 
         Without *listen* it only gets ready: for the doors, whose requests come in by other people's servers.
         """
@@ -11320,7 +11326,12 @@ class Server:
         self.ended = self.loop.create_future()
         self._sweep()
         if listen:
-            await self._listen()
+            try:
+                await self._listen()
+            except OSError:
+                self._stop_listening()
+                self._sweeper.cancel()
+                raise
         try:
             if self.on_start is not None:
                 await self.on_start(self)
@@ -11331,25 +11342,51 @@ class Server:
             raise
 
     async def _listen(self) -> None:
-        import asyncio
-
         if self.uds is not None and not self.sockets:
             self.sockets = [_unix_listener(self.uds, self.uds_mode)]
             self._uds_inode = os.stat(self.uds).st_ino
-        places: list[dict[str, Any]] = [{"sock": each} for each in self.sockets]
-        for place in places or [{"host": self.host, "port": self.port}]:
-            create = self.loop.create_server
-            if _is_unix(place.get("sock")) and not isinstance(self.loop, asyncio.BaseEventLoop):
-                create = self.loop.create_unix_server  # uvloop tells them apart
+        elif not self.sockets:
+            await self._listen_at(self.tls, host=self.host, port=self.port)
+        for each in self.sockets:
+            is_second = self.https is not None and _port_of(each) == self.https[1]
+            await self._listen_at(self.https[2] if self.https and is_second else self.tls, sock=each)
+        if self.https is not None and (self.uds is not None or not self.sockets):
+            host, port, tls = self.https
+            await self._listen_at(tls, host=host, port=port)
+        self.port = _port_of(self._listeners[0].sockets[0])
+
+    async def _listen_at(self, tls: Any, **place: Any) -> None:
+        import asyncio
+
+        create, scheme = self.loop.create_server, "https" if tls else "http"
+        if _is_unix(place.get("sock")) and not isinstance(self.loop, asyncio.BaseEventLoop):
+            create = self.loop.create_unix_server  # uvloop tells them apart
+        try:
             listener = await create(
-                lambda: _Connection(self), **place, backlog=2048, ssl=self.tls,
-                ssl_handshake_timeout=self.timeouts.head if self.tls else None, start_serving=False,
+                lambda: _Connection(self, scheme), **place, backlog=2048, ssl=tls,
+                ssl_handshake_timeout=self.timeouts.head if tls else None, start_serving=False,
             )  # fmt: skip
-            self._listeners.append(listener)
-            for each in listener.sockets:
-                _shorten_queue(each)
-        name = self._listeners[0].sockets[0].getsockname()
-        self.port = name[1] if isinstance(name, tuple) else 0
+        except OSError as error:
+            if "host" not in place:
+                raise
+            raise OSError(error.errno, error.strerror, f"{place['host']}:{place['port']}") from None
+        self._listeners.append(listener)
+        for each in listener.sockets:
+            _shorten_queue(each)
+        first = listener.sockets[0]
+        if _is_unix(first):
+            self.urls.append(f"unix:{self.uds or first.getsockname()}")
+            return
+        host, port = first.getsockname()[:2]
+        self.ports[scheme] = port
+        host = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.urls.append(_base_url(scheme, host, port))
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        if self._uds_inode:
+            _remove_socket(str(self.uds), self._uds_inode)
 
     def _sweep(self) -> None:
         """Tell the time, and look for connections that have run out of it: once a second, or as often as it takes."""
@@ -11377,10 +11414,7 @@ class Server:
             await asyncio.shield(self.ended)
             return
         self.stopping = True
-        for listener in self._listeners:
-            listener.close()
-        if self._uds_inode:
-            _remove_socket(str(self.uds), self._uds_inode)
+        self._stop_listening()
         if self.on_stop is not None:
             self.on_stop(self)
         for connection in list(self.connections):
@@ -11403,6 +11437,11 @@ class Server:
 
 def _is_unix(listener: Any) -> bool:
     return getattr(getattr(listener, "family", None), "name", "") == "AF_UNIX"
+
+
+def _port_of(listener: Any) -> int:
+    """Return the port that a socket listens on; a Unix socket has none: 0."""
+    return 0 if _is_unix(listener) else int(listener.getsockname()[1])
 
 
 def _unix_listener(path: str, mode: int) -> Any:
@@ -12551,7 +12590,8 @@ class _ClientScript:
 
 _ENDPOINT_OPTIONS: dict[str, Any] = {
     "url": {},  # host, scheme, port, path: what generated URLs begin with
-    "http": {},  # host and port to listen on (the port is PORT, or 4000, unless set), or uds, a Unix socket
+    "http": {},  # host and port to listen on (PORT, or 4000, unless set), or uds, a Unix socket; False for none
+    "https": {},  # port, keyfile and certfile (PEM), password, host; or context, an ssl.SSLContext
     "secret_key_base": None,  # at least 64 bytes; or a list, the newest first
     "debug_errors": None,  # the page for developers; on in dev unless set
     "render_errors": None,  # the view of error pages; ErrorView beside the router unless set
@@ -12570,8 +12610,13 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "timeouts": {},  # fields of Timeouts
     "env": None,  # "dev", "test" or "prod"; PHOENIX_ENV unless set
 }
-_PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs, which may be False
-_URL_KEYS = ("host", "scheme", "port", "path")
+_PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs
+_CAN_BE_OFF = (*_PLUG_OPTIONS, "http")
+_KEYS = {
+    "url": ("host", "scheme", "port", "path"),
+    "http": ("host", "port", "uds", "uds_mode"),
+    "https": ("host", "port", "keyfile", "certfile", "password", "context"),
+}
 
 
 def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
@@ -12592,6 +12637,27 @@ def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> No
             raise ConfigError(
                 f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}."
             )
+
+
+def _port_number(name: str, port: Any, standard: Any) -> int:
+    """Return a port that is given as a number or as text, such as the value of a variable."""
+    port = standard if port is None else port
+    try:
+        number = int(port)
+    except (ValueError, TypeError):
+        number = -1
+    if not 0 <= number <= 65535:
+        raise ConfigError(f"the port of {name} is {port!r}, expected a number from 0 (any that is free) to 65535")
+    return number
+
+
+def _app_folders(module: Any) -> list[str]:
+    """Return the folder that *module* lies in, then those above it, up to the one that its package lies in."""
+    file, package = getattr(module, "__file__", None), getattr(module, "__package__", None)
+    folders = [os.path.dirname(os.path.abspath(file)) if file else os.getcwd()]
+    for _ in package.split(".") if file and package else ():
+        folders.append(os.path.dirname(folders[-1]))
+    return folders
 
 
 def _first_with_session(router: Any) -> Any:
@@ -12646,7 +12712,7 @@ class Endpoint(metaclass=_Recording):
         self._secrets = () if secret is None else _checked_secrets(secret)
         self._error_statuses: dict[type, int] = dict(self.options["error_statuses"])
         self._errors_with = self.options["render_errors"]
-        self._make_url()
+        self._make_url(self._ports())
         View.use_engines({"eex": _EEX_IN_DEV if self.env == "dev" else _EEX, **self.options["template_engines"]})
         self._statics: list[Static] = []
         self._steps = self._make_steps()
@@ -12676,10 +12742,12 @@ class Endpoint(metaclass=_Recording):
                     f"{name}=... has no effect: {type(self).__name__} plugs a stack of its own.\n"
                     "Give the options to the plug in its body: `plug(Static, at=\"/assets\")`."
                 )
-            can_be_off = name in _PLUG_OPTIONS and (value is None or value is False)
-            if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not can_be_off:
-                off = ", or False for none" if name in _PLUG_OPTIONS else ""
+            is_off = name in _CAN_BE_OFF and (value is None or value is False)
+            if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not is_off:
+                off = ", or False for none" if name in _CAN_BE_OFF else ""
                 raise ConfigError(f"{name}={value!r}: expected a dict{off}")
+            if name in _KEYS and not is_off:
+                _check_keys(name, value, _KEYS[name])
             if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
                 raise ConfigError(f"{name}={value!r}: expected a list")
         for kind, status in given.get("error_statuses", {}).items():
@@ -12697,31 +12765,46 @@ class Endpoint(metaclass=_Recording):
         for child in given.get("children", ()):
             _check_child(child)
 
-    def _make_url(self) -> None:
-        """Find out what URLs begin with.
-
-        A public host is taken to stand in front of this server, at the standard port; a local one is this server.
-        """
-        _check_keys("url", self.options["url"], _URL_KEYS)
-        _check_keys("http", self.options["http"], ("host", "port", "uds", "uds_mode"))
-        url = self.options["url"]
-        host, scheme = url.get("host", "localhost"), url.get("scheme", "http")
-        standard = "scheme" in url or not _is_this_machine(host)
-        port = url.get("port", None if standard else self.port)
-        path = (url.get("path") or "").strip("/")
-        self.path_prefix: str = f"/{path}" if path else ""
-        self._base_url = _base_url(scheme, host, port)
+    def _ports(self) -> dict[str, int]:
+        """Return the ports to listen on: ``{"http": 4000, "https": 4040}``."""
+        http, https = self.options["http"], self.options["https"]
+        ports = {}
+        if http is not False:
+            standard = os.environ.get("PORT") or (4001 if self.env == "test" else 4000)
+            ports["http"] = _port_number("http", (http or {}).get("port"), standard)
+        if https:
+            ports["https"] = _port_number("https", https.get("port"), 4040)
+            missing = [key for key in ("keyfile", "certfile") if not https.get(key)]
+            if missing and https.get("context") is None:
+                raise ConfigError(
+                    f"https=... has no {missing[0]!r}. Expected the files of a private key and of its certificate:\n"
+                    'https={"port": 4443, "keyfile": "priv/ssl/key.pem", "certfile": "priv/ssl/cert.pem"}'
+                )
+        if not ports:
+            raise ConfigError("http=False without https=...: there would be no port to listen on")
+        return ports
 
     @property
     def port(self) -> int:
-        """The port to listen on: ``http={"port": ...}``, else the variable ``PORT``, else 4000 (4001 in test)."""
-        port = self.options["http"].get("port")
-        if port is None:
-            port = os.environ.get("PORT") or (4001 if self.env == "test" else 4000)
-        try:
-            return int(port)
-        except ValueError:
-            raise ConfigError(f"the port is {port!r}, expected a number") from None
+        """The port to listen on: ``http={"port": ...}``, else the variable ``PORT``, else 4000 (4001 in test).
+
+        Without http it is that of https.
+        """
+        return next(iter(self._ports().values()))
+
+    def _make_url(self, ports: Mapping[str, int]) -> None:
+        """Find out what URLs begin with, when this server listens on *ports*.
+
+        A public host is taken to stand in front of this server, at the standard port; a local one is this server.
+        """
+        url = self.options["url"]
+        host, scheme = url.get("host") or "localhost", url.get("scheme") or ("https" if "https" in ports else "http")
+        port = url.get("port")
+        if port is None and _is_this_machine(host):
+            port = ports.get(scheme)
+        path = (url.get("path") or "").strip("/")
+        self.path_prefix: str = f"/{path}" if path else ""
+        self._base_url = _base_url(scheme, host, port)
 
     def url(self, path: str = "") -> str:
         """Return the URL of a path of this app: ``app.url("/users") == "http://example.com/users"``.
@@ -12962,12 +13045,15 @@ class Endpoint(metaclass=_Recording):
     ) -> Server:
         """Return a server for this app, not started yet; for tests and for those who run a loop of their own.
 
-        *uds* is the path of a Unix socket to listen on instead; *sockets* are listening already.
+        *uds* is the path of a Unix socket to listen on instead; *sockets* are listening already. Raises ``ConfigError``
+        when the files of ``https`` are not there or do not fit.
         """
-        http = self.options["http"]
+        http, https, ports = self.options["http"] or {}, self.options["https"], self._ports()
+        address = host or http.get("host") or "127.0.0.1"
+        tls = self._tls_context() if "https" in ports else None
         return Server(
             self.handle_request,
-            host=host or http.get("host", "127.0.0.1"),
+            host=address,
             port=self.port if port is None else port,
             uds=uds or (http.get("uds") if host is None and port is None else None),
             uds_mode=http.get("uds_mode", 0o660),
@@ -12975,13 +13061,48 @@ class Endpoint(metaclass=_Recording):
             threads=self.options["threads"],
             limits=self._limits,
             timeouts=self._timeouts,
+            tls=None if "http" in ports else tls,
+            https=(https.get("host") or address, ports["https"], tls) if len(ports) > 1 else None,
             on_start=self._started,
             on_stop=self._stopping,
             on_end=self._stopped,
         )
 
+    def _tls_context(self) -> Any:
+        """Return the ``ssl.SSLContext`` that the option https describes."""
+        https = self.options["https"]
+        if https.get("context") is not None:
+            return https["context"]
+        keyfile = self._file_of_app("the keyfile of https", https["keyfile"])
+        certfile = self._file_of_app("the certfile of https", https["certfile"])
+        import ssl
+
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(certfile, keyfile, https.get("password") or "")  # without, it would ask for it
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(
+                f"https=...: the key {keyfile} and the certificate {certfile} cannot be used: {error}.\n"
+                "Expected a private key (with its password, if it has one) and the certificate made for it, then those"
+                " of its issuers, all as PEM."
+            ) from error
+        return context
+
+    def _file_of_app(self, what: str, path: str) -> str:
+        """Return the path of a file; a relative one is looked for in the folder of the app, then in its ``priv``."""
+        folders = _app_folders(self.module)
+        places = [os.path.join(folder, below, path) for folder in folders for below in ("", "priv")]
+        found = next(filter(os.path.isfile, places), None)
+        if found is None:
+            place = "" if os.path.isabs(path) else f", neither in {folders[0]} nor in its priv"
+            raise ConfigError(f"{what} is not there: {path}{place}")
+        return found
+
     async def _started(self, server: Server) -> None:
         self.server, self.gave_up = server, False
+        if server.ports:
+            self._make_url(server.ports)  # now that they are known
         self.pubsub._serve_on(server.loop)
 
         def give_up() -> None:
@@ -13067,18 +13188,22 @@ async def _start_server(endpoint: Endpoint) -> Server:
     try:
         await server.start()
     except OSError as error:
-        if server.uds is not None:
+        if error.filename is None:
             sys.exit(f"cannot listen on the Unix socket {server.uds}: {error.strerror or error}")
+        host, _, port = error.filename.rpartition(":")
         if error.errno == errno.EADDRINUSE:
-            sys.exit(f"Port {server.port} is already in use: stop what runs there, or set another, as in PORT=4001")
-        sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
+            sys.exit(f"Port {port} is already in use: stop what runs there, or set another, as in PORT=4001")
+        hint = ""
+        if error.errno == errno.EACCES:
+            hint = ".\nPorts below 1024 need a right: set another, or grant CAP_NET_BIND_SERVICE to this process"
+        elif not _is_this_machine(host):
+            hint = f'.\nExpected an address of this machine; a public name goes into url={{"host": {host!r}}}'
+        sys.exit(f"cannot listen on {error.filename}: {error.strerror or error}{hint}")
     except PhoenixError as error:
         logger.critical("%s", error, exc_info=error.__cause__)
         sys.exit(1)
-    host = "localhost" if server.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else server.host
     name = getattr(endpoint.router, "__name__", "app")
-    place = f"http://{host}:{server.port}" if server.port else f"unix:{server.uds or server.sockets[0].getsockname()}"
-    print(f"Running {name} on {place} ({endpoint.env}), Ctrl-C stops", flush=True)
+    print(f"Running {name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
     return server
 
 
@@ -14276,13 +14401,14 @@ def _server(options: Any) -> None:
     ports = [endpoint.port for endpoint in endpoints]
     if options.port is not None:  # port 0 is any that is free
         ports = [options.port + (at if options.port else 0) for at in range(len(endpoints))]
-    places = [(options.host or endpoint.config("http").get("host"), port) for endpoint, port in zip(endpoints, ports)]
+    hosts = [options.host or (endpoint.config("http") or {}).get("host") for endpoint in endpoints]
+    places = list(zip(hosts, ports))
     for place in () if "LISTEN_FDS" in os.environ else places:  # systemd may have opened others
         if place[1] and places.count(place) > 1:
             message = f'two of these apps listen on port {place[1]}: give each one of its own, http={{"port": ...}}'
             raise _Refused(f"{message}, or type:", f"{line} {place[1]}")
     for endpoint, port in zip(endpoints, ports):
-        if options.port is not None or options.host is not None or "uds" not in endpoint.config("http"):
+        if options.port is not None or options.host is not None or "uds" not in (endpoint.config("http") or {}):
             endpoint.server = endpoint.make_server(options.host, port)
     _serve_all(endpoints)
 

@@ -61,6 +61,7 @@ class Serving:
     def __init__(self, app: Any) -> None:
         self.app = app
         self.port = 0
+        self.server: Any = None
         self.problem: BaseException | None = None
         self._ready = threading.Event()
         self._loop: Any = None
@@ -77,7 +78,7 @@ class Serving:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = self.app.make_server(port=0)
+        self.server = server = self.app.make_server(port=0)
         await server.start()
         self.port = server.port
         self._ready.set()

@@ -522,7 +522,7 @@ def test_a_port_that_is_taken_is_an_error_of_one_line(hello: Path) -> None:
 
 def test_an_app_that_cannot_be_configured_is_told_why(hello: Path) -> None:
     done = phoenix_command("server", "app:Router", cwd=hello, PORT="abc")
-    assert done.returncode == 1 and "ConfigError: the port is 'abc', expected a number\n" in done.stderr
+    assert done.returncode == 1 and "ConfigError: the port of http is 'abc', expected" in done.stderr
 
 
 # --- js -----------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             {"secret_key_bse": SECRET},
             ["unknown option 'secret_key_bse' of Endpoint", "Did you mean 'secret_key_base'?"],
         ),
-        ({"zzz": 1}, ["unknown option 'zzz'", "The options are: url, http, secret_key_base"]),
+        ({"zzz": 1}, ["unknown option 'zzz'", "The options are: url, http, https, secret_key_base"]),
         (
             {"url": {"hots": "example.com"}},
             ["unknown key 'hots' in url=", "Did you mean 'host'?", "host, scheme, port, path"],
@@ -136,7 +136,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"filter_parameters": "password"}, ["filter_parameters='password': expected a list"]),
         ({"threads": 0}, ["threads=0: expected a number from 1 on"]),
         ({"threads": "4"}, ["threads='4': expected a number"]),
-        ({"http": {"port": "http"}}, ["the port is 'http', expected a number"]),
+        ({"http": {"port": "http"}}, ["the port of http is 'http', expected a number"]),
         ({"log": "loud"}, ["cannot log at level 'loud'"]),
     ],
 )
@@ -292,7 +292,7 @@ def test_the_port_comes_from_the_option_the_variable_or_the_environment(
 
 def test_a_variable_that_is_no_port_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "tcp://10.0.0.1:80")
-    with pytest.raises(ConfigError, match="the port is 'tcp://10.0.0.1:80', expected a number"):
+    with pytest.raises(ConfigError, match="the port of http is 'tcp://10.0.0.1:80', expected a number"):
         Endpoint(Router)
 
 
