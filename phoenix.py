@@ -13266,8 +13266,6 @@ def build_conn(
     if params and method in ("GET", "HEAD"):
         query = "&".join(part for part in (query, encode_query(params)) if part)
         params = None
-    if sum(given is not None for given in (files or params, json, body)) > 1:
-        raise ArgumentError("a request has one body: give one of params (with files), json and body")
     content_type, data = _request_body(params, json, files, body)
     if body is not None and "content-type" not in fields:
         raise ArgumentError(
@@ -13283,9 +13281,7 @@ def build_conn(
     conn = Conn(method, *place, fields, scheme, name, port, remote_ip, Adapter(data), endpoint)
     conn._in_worker = True  # this thread is as good as a worker's: plain functions need not go elsewhere
     if session is not None:
-        Session(secret="of a test, which nobody else needs to know " * 2)(conn).fetch_session()
-        for key, value in session.items():
-            conn.put_session(key, value)
+        Session(secret="of a test, which nobody else needs to know " * 2)(conn).fetch_session().session.update(session)
     return conn
 
 
@@ -13294,6 +13290,8 @@ def _request_body(
     body: bytes | str | None,
 ) -> tuple[str, bytes]:
     """Return content type and bytes of a request's body; each of them may be empty."""
+    if sum(given is not None for given in (files or params, json, body)) > 1:
+        raise ArgumentError("a request has one body: give one of params (with files), json and body")
     if files:
         return _multipart_body(params or {}, files)
     if json is not None:
@@ -13461,9 +13459,7 @@ class TestClient:
         headers: Mapping[str, str] | None = None, **options: Any,
     ) -> Conn:
         """Send a request and return its conn. The options are those of ``build_conn``."""
-        given = {name.lower(): value for name, value in {**self.headers, **(headers or {})}.items()}
-        if self.cookies:
-            given.setdefault("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        given = self._headers(headers or {})
         conn = build_conn(method, path, params, headers=given, endpoint=self.endpoint, **options)
         if not self.csrf:
             conn.private["plug_skip_csrf_protection"] = True
@@ -13478,33 +13474,21 @@ class TestClient:
         self._keep_cookies(conn)
         return conn
 
-    def get(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a GET; *params* become its query. Options are those of ``build_conn``."""
-        return self.request("GET", path, params, **options)
+    # client.get("/users", {"page": 2}), client.post("/users", {"user": {"name": "Ann"}}, files={"photo": Upload(...)})
+    get = functools.partialmethod(request, "GET")
+    head = functools.partialmethod(request, "HEAD")
+    post = functools.partialmethod(request, "POST")
+    put = functools.partialmethod(request, "PUT")
+    patch = functools.partialmethod(request, "PATCH")
+    delete = functools.partialmethod(request, "DELETE")
+    options = functools.partialmethod(request, "OPTIONS")
 
-    def head(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a HEAD."""
-        return self.request("HEAD", path, params, **options)
-
-    def post(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a POST: ``client.post("/users", {"user": {"name": "Ann"}})``, or ``json=...``, or with ``files=...``."""
-        return self.request("POST", path, params, **options)
-
-    def put(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a PUT."""
-        return self.request("PUT", path, params, **options)
-
-    def patch(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a PATCH."""
-        return self.request("PATCH", path, params, **options)
-
-    def delete(self, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
-        """Send a DELETE."""
-        return self.request("DELETE", path, params, **options)
-
-    def options(self, path: str, **options: Any) -> Conn:
-        """Send an OPTIONS."""
-        return self.request("OPTIONS", path, **options)
+    def _headers(self, *more: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers of a request: those of every request, *more*, and the cookies."""
+        given = {name.lower(): value for headers in (self.headers, *more) for name, value in headers.items()}
+        if self.cookies:
+            given.setdefault("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        return given
 
     def _keep_cookies(self, conn: BaseConn) -> None:
         for name, (value, attributes) in (conn._resp_cookies or {}).items():
@@ -13537,10 +13521,8 @@ class TestClient:
         store = next((entry.call for _, _, entry in self.endpoint._steps if isinstance(entry.call, Session)), None)
         if store is None:
             raise ArgumentError(f"{self.endpoint!r} has no plug Session, where values could be put")
-        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        conn = store(build_conn(headers={"cookie": cookies}, endpoint=self.endpoint)).fetch_session()
-        for key, value in values.items():
-            conn.put_session(key, value)
+        conn = store(build_conn(headers=self._headers(), endpoint=self.endpoint)).fetch_session()
+        conn.session.update(values)
         self._keep_cookies(conn.send_resp(204, ""))
         return self
 
@@ -13691,9 +13673,7 @@ class TestSocket:
             "upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13",
             "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
         }  # fmt: skip
-        given = {name.lower(): value for name, value in {**handshake, **client.headers, **headers}.items()}
-        if client.cookies:
-            given.setdefault("cookie", "; ".join(f"{name}={value}" for name, value in client.cookies.items()))
+        given = client._headers(handshake, headers)
         path, mark, query = path.partition("?")
         path = f"{path.rstrip('/')}/websocket{mark}{query}"
         conn = build_conn("GET", path, {**params, "vsn": "2.0.0"}, headers=given, endpoint=self.endpoint)
@@ -13799,8 +13779,7 @@ class TestChannel:
     @property
     def socket(self) -> Socket | None:
         """The server's side; ``None`` when it has left."""
-        found: Socket | None = self.client._wire.session.sockets.get(self.topic)
-        return found
+        return self.client._wire.session.sockets.get(self.topic)  # type: ignore[no-any-return]
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes | None = None) -> str:
         """Send an event; the ref that is returned is for ``assert_reply``."""
@@ -13812,11 +13791,8 @@ class TestChannel:
 
     def assert_reply(self, ref: str, status: str = "ok", response: Any = None, *, timeout: float | None = None) -> Any:
         """Check that a message is answered with *status*, and *response* unless that is ``None``; return what came."""
-        seconds = self.client.timeout if timeout is None else timeout
-        found = self.client._inbox.take(lambda message: message[1] == ref and message[3] == "phx_reply", seconds)
-        if found is None:
-            raise AssertionError(f"message {ref} on {self.topic!r} was not answered within {seconds:g} s{self._came()}")
-        got = found[4]
+        what = f"message {ref} on {self.topic!r} was not answered"
+        got = self._expect(self.client._inbox, _is_reply(ref), timeout, what)[4]
         if got["status"] != status or not _like(got["response"], response):
             expected = f"{status!r}" if response is None else f"{status!r} and {response!r}"
             raise AssertionError(
@@ -13827,7 +13803,7 @@ class TestChannel:
 
     def refute_reply(self, ref: str, *, timeout: float = 0.1) -> None:
         """Check that a message is not answered within *timeout* seconds."""
-        found = self.client._inbox.take(lambda message: message[1] == ref and message[3] == "phx_reply", timeout)
+        found = self.client._inbox.take(_is_reply(ref), timeout)
         if found is not None:
             raise AssertionError(f"message {ref} on {self.topic!r} was answered: {found[4]!r}")
 
@@ -13836,11 +13812,8 @@ class TestChannel:
 
         ``phx_error`` says that the channel crashed, ``phx_close`` that it ended.
         """
-        seconds = self.client.timeout if timeout is None else timeout
-        found = self.client._inbox.take(self._is_push(event, payload), seconds)
-        if found is None:
-            raise AssertionError(f"no {self._described(event, payload)} was pushed within {seconds:g} s{self._came()}")
-        return found[4]
+        what = f"no {self._described(event, payload)} was pushed"
+        return self._expect(self.client._inbox, self._is_push(event, payload), timeout, what)[4]
 
     def refute_push(self, event: str, payload: Any = None, *, timeout: float = 0.1) -> None:
         """Check that an event is not sent to this client within *timeout* seconds."""
@@ -13850,13 +13823,8 @@ class TestChannel:
 
     def assert_broadcast(self, event: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Check that an event is broadcast on the topic since the join; return its payload, as it was given."""
-        seconds = self.client.timeout if timeout is None else timeout
-        found = self._broadcasts.take(_is_broadcast(event, payload), seconds)
-        if found is None:
-            came = "".join(f"\n    {each!r}" for each in self._broadcasts.items) or " nothing else"
-            what = self._described(event, payload)
-            raise AssertionError(f"no {what} was broadcast within {seconds:g} s. There was:{came}")
-        return found.payload
+        what = f"no {self._described(event, payload)} was broadcast"
+        return self._expect(self._broadcasts, _is_broadcast(event, payload), timeout, what).payload
 
     def refute_broadcast(self, event: str, payload: Any = None, *, timeout: float = 0.1) -> None:
         """Check that an event is not broadcast on the topic within *timeout* seconds."""
@@ -13874,9 +13842,21 @@ class TestChannel:
     def _described(self, event: str, payload: Any) -> str:
         return f"{event!r} on {self.topic!r}" + ("" if payload is None else f" like {payload!r}")
 
-    def _came(self) -> str:
-        waiting = [message for message in self.client._inbox.items if message[2] == self.topic]
-        return ". There was:" + ("".join(f"\n    {message[3:]!r}" for message in waiting) or " nothing else")
+    def _expect(self, inbox: _Inbox, matches: Callable[[Any], bool], timeout: float | None, what: str) -> Any:
+        """Return the message that matches. Raises ``AssertionError``, which lists what came instead."""
+        seconds = self.client.timeout if timeout is None else timeout
+        found = inbox.take(matches, seconds)
+        if found is None:
+            came = inbox.items
+            if inbox is self.client._inbox:  # which all topics share
+                came = [message[3:] for message in came if message[2] == self.topic]
+            shown = "".join(f"\n    {each!r}" for each in came) or " nothing else"
+            raise AssertionError(f"{what} within {seconds:g} s. There was:{shown}")
+        return found
+
+
+def _is_reply(ref: str) -> Callable[[Any], bool]:
+    return lambda message: message[1] == ref and message[3] == "phx_reply"
 
 
 def _is_broadcast(event: str, payload: Any) -> Callable[[Any], bool]:
