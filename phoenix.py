@@ -3918,6 +3918,7 @@ class View(metaclass=_Recording):
     engines: ClassVar[dict[str, Any]] = {"eex": _EEX, "exs": ExsEngine()}
     encoders: ClassVar[dict[str, Callable[[Any], str]]] = {"json": encode_json}
 
+    _where: ClassVar[str] = ""
     _inline: ClassVar[Sequence[_InlineTemplate]] = ()
     _compiled: ClassVar[dict[str, _BoundTemplate] | None] = None
     _files_seen: ClassVar[Sequence[tuple[type[View], str, int]]] = ()
@@ -3929,6 +3930,7 @@ class View(metaclass=_Recording):
 
     @classmethod
     def _recorded(cls, recorder: _ViewRecorder) -> None:
+        cls._where = _caller(3)
         for inline in recorder.templates:
             if inline.extension in cls.engines:  # others may be configured later
                 inline.compile(cls.engines)
@@ -4043,7 +4045,8 @@ class View(metaclass=_Recording):
     def template_not_found(self, name: str, assigns: dict[str, Any]) -> Any:
         """Answer a name that there is no template for; an error, unless a view overrides this."""
         cls = type(self)
-        place = "in its class body" if cls.root is None else f'at "{"/".join(filter(None, (cls.root, cls._folder())))}"'
+        folder = "" if cls.root is None else f'at "{"/".join(filter(None, (cls.root, cls._folder())))}"'
+        place = folder or f"in its class body, at {cls._where}"
         known = "\n".join(f"* {name}" for name in sorted(cls.templates()))
         compiled = f"The following templates were compiled:\n\n{known}" if known else "No templates were compiled"
         raise TemplateNotFoundError(

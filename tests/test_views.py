@@ -424,6 +424,20 @@ def test_an_engine_that_nobody_configures_is_reported_by_the_endpoint() -> None:
         app(router_with(HamlView))
 
 
+def test_a_template_that_is_missing_is_missed_at_a_place_that_one_can_go_to(tmp_path: Path) -> None:
+    class InlineView(View):  # the place of the missing template
+        template("show.html.eex", "x")
+
+    class FileView(View):
+        root = "web/templates"
+
+    with pytest.raises(TemplateNotFoundError, match="define a template in its class body, at ") as caught:
+        render(InlineView, "shw.html")
+    assert f" at {__file__}:{line_of('# the place of the missing template')}. Did you mean 'show.html'?" in str(caught.value)
+    with pytest.raises(TemplateNotFoundError, match='define a template at "web/templates/file". No templates were compiled'):
+        render(FileView, "show.html")
+
+
 def test_template_belongs_into_the_body_of_a_view() -> None:
     with pytest.raises(DefinitionError, match=r"`template\(...\)` must be written in the body of a view"):
         template("x.html.eex", "x")
@@ -549,7 +563,7 @@ def test_a_template_that_is_not_there_is_named_with_those_that_are(tmp_path: Pat
 def test_a_view_without_templates_says_so() -> None:
     class EmptyView(View): ...
 
-    with pytest.raises(TemplateNotFoundError, match="template in its class body. No templates were compiled for this module."):
+    with pytest.raises(TemplateNotFoundError, match="template in its class body, at .*test_views.py:[0-9]+. No templates were compiled for this module."):
         render(EmptyView, "x.html")
 
 
