@@ -14946,15 +14946,26 @@ class AppTest(unittest.TestCase):
 # the module that apps import, whose name is found by where the file is.
 
 
-def _importable_name() -> str:
-    """Return the name by which apps import this file, and see to it that it can be imported by that."""
+def _import_by_name() -> Any:
+    """Import this file as apps import it, and return that module."""
+    from importlib import import_module
+
     if __spec__ is not None and __spec__.name != "__main__":
-        return __spec__.name  # python -m phoenix
+        return import_module(__spec__.name)  # python -m phoenix
     if sys.path and _same_file(sys.path[0], os.path.dirname(os.path.realpath(__file__))):
         del sys.path[0]
     folder, name = _place_of_module(__file__)
     sys.path.insert(0, folder)
-    return name
+    *_, below = folder.partition(os.getcwd() + os.sep)
+    packages = below.split(os.sep)
+    if "." not in name and all(package.isidentifier() for package in packages):
+        # Python takes folders for packages: an app may call web/phoenix.py either phoenix or web.phoenix.
+        sys.path.insert(0, os.getcwd())
+        try:
+            sys.modules[name] = import_module(".".join([*packages, name]))
+        except ModuleNotFoundError:  # another package has the name of the folder
+            pass
+    return import_module(name)
 
 
 def _place_of_module(file: str) -> tuple[str, str]:
@@ -14968,6 +14979,4 @@ def _place_of_module(file: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    from importlib import import_module
-
-    sys.exit(import_module(_importable_name()).main())
+    sys.exit(_import_by_name().main())

@@ -446,6 +446,17 @@ def test_a_copy_in_a_package_is_one_module(package: Path, arguments: list[str], 
     assert done.stdout == f"['shop.phoenix']\n{ROUTES_OF_HELLO}", done.stderr
 
 
+@pytest.mark.parametrize("imports", ["import phoenix", "import web.phoenix as phoenix", "import web.phoenix; phoenix = web.phoenix"])
+def test_a_copy_in_a_folder_is_one_module_under_both_its_names(tmp_path: Path, imports: str) -> None:
+    (tmp_path / "web").mkdir()
+    shutil.copy(ROOT / "phoenix.py", tmp_path / "web")
+    words = "from phoenix import get" if imports == "import phoenix" else "from web.phoenix import get"
+    app = HELLO.replace("import phoenix\nfrom phoenix import get", f"{imports}\n{words}")
+    (tmp_path / "app.py").write_text(app + COPIES)
+    done = run("web/phoenix.py", "routes", "app:Router", cwd=tmp_path)
+    assert done.stdout == f"['web.phoenix']\n{ROUTES_OF_HELLO}", done.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
 def test_a_link_to_a_copy_in_a_package_is_one_module(package: Path) -> None:
     (package / "bin").mkdir()
