@@ -383,6 +383,14 @@ def encode_json(data: Any) -> str:
         raise ArgumentError(f"cannot encode as JSON: {error}") from None
 
 
+# --- The log ------------------------------------------------------------------------------
+
+
+def _took(seconds: float) -> str:
+    """Return a duration as the log shows it: ``"900µs"``, and from one millisecond on ``"5ms"``."""
+    return f"{seconds * 1_000_000:.0f}µs" if seconds < 0.001 else f"{seconds * 1000:.0f}ms"
+
+
 # --- Naming -------------------------------------------------------------------------------
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -2241,6 +2249,13 @@ def filter_params(value: Any, words: Sequence[str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [filter_params(item, words) for item in value]
     return value
+
+
+def _shown_params(params: Any, endpoint: Any) -> str:
+    """Return params as the log shows them: without secrets, and not without end."""
+    words = endpoint.config("filter_parameters") if endpoint is not None else ("password", "token")
+    text = repr(filter_params(params, words))
+    return text if len(text) <= 2000 else text[:2000] + "..."
 
 
 def method_override(conn: ParamsConn) -> ParamsConn:
@@ -6049,12 +6064,10 @@ class Router(metaclass=_Recording):
 
 def _log_dispatch(conn: Any, route: Route) -> None:
     """Log what answers a request, and with which params, secrets left out."""
-    words = conn.endpoint.config("filter_parameters") if conn.endpoint is not None else ("password", "token")
     try:
-        params = repr(filter_params(conn.params, words))
+        shown = _shown_params(conn.params, conn.endpoint)
     except BadRequestError:
-        params = "[UNFETCHED]"
-    shown = params if len(params) <= 2000 else params[:2000] + "..."
+        shown = "[UNFETCHED]"
     logger.debug("Processing with %s\n  Parameters: %s\n  Pipelines: %s", route.label, shown, route.pipe_through)
 
 
@@ -8622,17 +8635,27 @@ class Socket:
         """Let the channel handle an event of the client."""
         self.ref = ref
         runs = self._type.event_runs
+        started = time.perf_counter() if logger.isEnabledFor(10) else 0.0  # logging.DEBUG
         try:
             if runs >= _AWAITED:
-                self._call("event", (event, payload), lambda result: self._event_done(event, result, ref))
+                self._call("event", (event, payload), lambda result: self._handled(event, payload, result, ref, started))
                 return
             result = self.channel.event(self, event, payload)
             if runs == _STEPPED:
                 result = _step(result)
-            if result is not None:
-                self._event_done(event, result, ref)
+            if result is not None or started:
+                self._handled(event, payload, result, ref, started)
         except Exception as error:
             self._session.crashed(self, error)
+
+    def _handled(self, event: str, payload: Any, result: Any, ref: Any, started: float) -> None:
+        if started:
+            logger.debug(
+                "HANDLED %s INCOMING ON %s (%s) in %s\n  Parameters: %s",
+                event, self.topic, _name_of(self._type.channel), _took(time.perf_counter() - started),
+                _shown_params(payload, self._session.endpoint),
+            )  # fmt: skip
+        self._event_done(event, result, ref)
 
     def _event_done(self, event: str, result: Any, ref: Any) -> None:
         if isinstance(result, Reply):
@@ -9036,7 +9059,7 @@ class _Session:
             return
 
         def done(result: Any) -> None:
-            self._joined(new, result, ref, started)
+            self._joined(new, payload, result, ref, started)
             self._close_replaced(old)
 
         def failed(error: Exception) -> None:
@@ -9047,7 +9070,7 @@ class _Session:
         new.ref = ref
         new._call("join", (topic.partition(":")[2], payload), done, failed)
 
-    def _joined(self, new: Socket, result: Any, ref: Any, started: float) -> None:
+    def _joined(self, new: Socket, payload: Any, result: Any, ref: Any, started: float) -> None:
         if result is new or result is True:
             result = new.ok()
         if not isinstance(result, Reply):
@@ -9061,7 +9084,7 @@ class _Session:
             return
         reply = self.serializer.reply(new.join_ref, ref, new.topic, result.status, result.response)
         if result.status != "ok":
-            self._log_join("REFUSED JOIN", new.topic, started)
+            self._log_join("REFUSED JOIN", new.topic, payload, started)
             self._close_socket(new)
             self.send(reply)
             return
@@ -9069,7 +9092,7 @@ class _Session:
         self.pubsub._add(
             new.topic, new, new._receive, None if new._type.intercepts else self.encode_broadcast, self.send_ready
         )
-        self._log_join("JOINED", new.topic, started)
+        self._log_join("JOINED", new.topic, payload, started)
         self.send(reply)
         early, new._early = new._early, None
         for broadcast in early or ():
@@ -9077,9 +9100,10 @@ class _Session:
         if result.stops:
             self.end(new, "normal")
 
-    def _log_join(self, what: str, topic: str, started: float) -> None:
+    def _log_join(self, what: str, topic: str, payload: Any, started: float) -> None:
         if started:
-            logger.info("%s %s in %.0fµs", what, topic, (time.perf_counter() - started) * 1_000_000)
+            took, shown = _took(time.perf_counter() - started), _shown_params(payload, self.endpoint)
+            logger.info("%s %s in %s\n  Parameters: %s", what, topic, took, shown)
 
     def _join_crashed(self, kind: _ChannelType, topic: str, join_ref: Any, ref: Any, error: Exception) -> None:
         logger.error("%s.join crashed in %s", _name_of(kind.channel), topic, exc_info=error)
@@ -9239,22 +9263,31 @@ class _Mount:
     def connect(self, conn: Any, serializer: Any) -> Any:
         """Return a session when the handler lets this client connect, else ``None``; or a coroutine that does."""
         session = _Session(self, serializer, conn.endpoint, _connect_info(conn))
+        started = time.perf_counter() if logger.isEnabledFor(logging.INFO) else 0.0
         if not self.connects_at_once:
-            return self._connect_later(conn, session)
+            return self._connect_later(conn, session, started)
         ask = self._ask_at_once
         allowed = ask(self.handler.connect, session, conn.query_params, session.connect_info)
-        return self._connected(session, allowed, ask)
+        return self._connected(conn, session, allowed, ask, started)
 
-    async def _connect_later(self, conn: Any, session: _Session) -> _Session | None:
+    async def _connect_later(self, conn: Any, session: _Session, started: float) -> _Session | None:
         allowed = await self._ask(conn, self.handler.connect, session, conn.query_params, session.connect_info)
-        if self._connected(session, allowed, None) is None:
+        if self._connected(conn, session, allowed, None, started) is None:
             return None
         session.id = _checked_id(await self._ask(conn, self.handler.id, session))
         return session
 
-    def _connected(self, session: _Session, allowed: Any, ask: Any) -> _Session | None:
-        if not allowed or isinstance(allowed, Reply) and allowed.status != "ok":
-            logger.info("REFUSED CONNECTION TO %s", self.path)
+    def _connected(self, conn: Any, session: _Session, allowed: Any, ask: Any, started: float) -> _Session | None:
+        refused = not allowed or isinstance(allowed, Reply) and allowed.status != "ok"
+        if started:
+            logger.info(
+                "%s %s in %s\n  Transport: %s\n  Serializer: %s\n  Parameters: %s",
+                "REFUSED CONNECTION TO" if refused else "CONNECTED TO",
+                self.path if type(self.handler) is SocketHandler else _name_of(self.handler),
+                _took(time.perf_counter() - started), "websocket" if conn._req_header("upgrade") else "longpoll",
+                session.serializer.name, _shown_params(conn.query_params, conn.endpoint),
+            )  # fmt: skip
+        if refused:
             return None
         if ask is not None:
             session.id = _checked_id(ask(self.handler.id, session))
@@ -11540,7 +11573,7 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 # RFC 9110 §13 (conditional requests), §14 (ranges).
 
 __all__ += [
-    "Endpoint", "Static", "RequestLogger",
+    "Endpoint", "Static", "RequestId", "RequestLogger", "LogFormatter",
     "InvalidPathError", "ConfigError",
 ]  # fmt: skip
 
@@ -11808,7 +11841,95 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     return None if first == 0 and last == size - 1 else (first, last)
 
 
-# --- Request log --------------------------------------------------------------------------
+# --- The log ------------------------------------------------------------------------------
+#
+# What is logged while a request is answered carries its id: also what the application logs in
+# its own loggers, in whatever thread. That is what context variables are for, and this one is
+# the only one: it holds text, for the log alone. No plug and no action reads it.
+
+_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("phoenix_request_id", default="")
+_IS_REQUEST_ID = re.compile(r"[!-~]{20,200}").fullmatch
+_RECORD_FIELDS = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
+
+
+class RequestId:
+    """Plug: give each request an id, which is sent back in the response's header *header* and stands in its log lines.
+
+    An id of 20 to 200 printable characters that comes with the request, from a proxy in front, is kept.
+    ``conn.get_resp_header("x-request-id")`` reads it. Source: Plug.RequestId.
+    """
+
+    def __init__(self, header: str = "x-request-id") -> None:
+        self.header = _header_name(header)
+
+    def __call__(self, conn: Any) -> Any:
+        given = conn._req_header(self.header)
+        found = given if given and _IS_REQUEST_ID(given) else os.urandom(10).hex()
+        conn._resp_headers[self.header] = (found,)
+        _request_id.set(found)
+        return conn
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log lines as the server does: ``"text"``, or with *format* ``"json"`` one object on each line::
+
+        12:30:45.123 request_id=7f3a0c5e9b1d24680f13 [INFO] Sent 200 in 5ms
+        {"time": "2026-01-31T12:30:45.123Z", "level": "info", "logger": "phoenix", "message": "Sent 200 in 5ms",
+         "request_id": "7f3a0c5e9b1d24680f13", "method": "GET", "path": "/", "status": 200, "duration": 0.005}
+
+    (The object is one line.) *duration* is in seconds; what else was given to the logger as ``extra`` is in the object
+    too, and *exception* is the traceback. For apps that set up ``logging`` themselves.
+    """
+
+    def __init__(self, format: str = "text") -> None:
+        super().__init__()
+        if format not in ("text", "json"):
+            raise ConfigError(f'cannot log in the format {format!r}: expected "text" or "json"')
+        self._is_json = format == "json"
+        self._clock = (0, "")  # a second, and how it is shown
+
+    def format(self, record: logging.LogRecord) -> str:
+        second, now = self._clock
+        if second != int(record.created):
+            second = int(record.created)
+            shown = ("%Y-%m-%dT%H:%M:%S", time.gmtime(second)) if self._is_json else ("%H:%M:%S", time.localtime(second))
+            now = time.strftime(*shown)
+            self._clock = (second, now)
+        milliseconds = int((record.created - second) * 1000)
+        return (self._json if self._is_json else self._text)(record, f"{now}.{milliseconds:03d}", _request_id.get())
+
+    def _text(self, record: logging.LogRecord, now: str, request_id: str) -> str:
+        mark = f"request_id={request_id} " if request_id else ""
+        more = [record.exc_info and self.formatException(record.exc_info), record.stack_info]
+        return "\n".join(filter(None, [f"{now} {mark}[{record.levelname}] {record.getMessage()}", *more]))
+
+    def _json(self, record: logging.LogRecord, now: str, request_id: str) -> str:
+        about = {"time": f"{now}Z", "level": record.levelname.lower(), "logger": record.name}
+        about["message"] = record.getMessage()
+        if request_id:
+            about["request_id"] = request_id
+        about.update({name: value for name, value in vars(record).items() if name not in _RECORD_FIELDS})
+        if record.exc_info:
+            about["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            about["stack"] = record.stack_info
+        return jsonlib.dumps(about, default=repr)
+
+
+def _log_level(level: Any) -> int:
+    """Return the number of a level, given as one or by its name."""
+    number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+    if not isinstance(number, int):
+        raise ConfigError(f'cannot log at level {level!r}: expected one such as logging.DEBUG or "debug"')
+    return logging.INFO if number is True else number
+
+
+def _log_options(log: Any, env: str) -> tuple[Any, int, LogFormatter]:
+    """Take the endpoint's option *log* apart: the level of requests, or false for none; the least level; the format."""
+    given = log if isinstance(log, Mapping) else {"requests": log}
+    _check_keys("log", given, ("requests", "level", "format"))
+    least = given.get("level", {"dev": "debug", "test": "warning"}.get(env, "info"))
+    return given.get("requests", logging.INFO), _log_level(least), LogFormatter(given.get("format", "text"))
 
 
 class RequestLogger:
@@ -11818,25 +11939,30 @@ class RequestLogger:
     """
 
     def __init__(self, level: int | str = logging.INFO) -> None:
-        number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
-        if not isinstance(number, int):
-            raise ConfigError(f'cannot log at level {level!r}: expected one such as logging.DEBUG or "debug"')
-        self.level = logging.INFO if number is True else number
+        self.level = _log_level(level)
 
     def __call__(self, conn: Any) -> Any:
         if not logger.isEnabledFor(self.level):
             return conn
         started = time.perf_counter()
-        logger.log(self.level, "%s %s", conn.method, conn.request_path)
+        about = {"method": conn.method, "path": conn.request_path}
+        self._log("%s %s", (conn.method, conn.request_path), about)
 
         def log_sent(conn: Any) -> Any:
-            took = (time.perf_counter() - started) * 1_000_000
+            took = time.perf_counter() - started
             verb = "Sent" if conn.resp_body is None or isinstance(conn.resp_body, (str, bytes)) else "Chunked"
-            duration = f"{took:.0f}µs" if took < 1000 else f"{took / 1000:.0f}ms"
-            logger.log(self.level, "%s %s in %s", verb, conn.status, duration)
+            about.update(status=conn.status, duration=round(took, 6))
+            self._log("%s %s in %s", (verb, conn.status, _took(took)), about)
             return conn
 
         return conn.register_before_send(log_sent)
+
+    def _log(self, message: str, arguments: tuple[Any, ...], about: Mapping[str, Any]) -> None:
+        """As ``logger.log``, without the search for its caller, who is known: that costs as much as all the rest."""
+        at = sys._getframe().f_lineno
+        record = logging.LogRecord(logger.name, self.level, __file__, at, message, arguments, None)
+        vars(record).update(about)
+        logger.handle(record)
 
 
 # --- Errors -------------------------------------------------------------------------------
@@ -12603,7 +12729,7 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "static": {},  # options of the plug Static; False for none
     "parsers": {},  # options of the plug Parsers; False for none
     "plugs": (),  # further plugs, in front of the router
-    "log": logging.INFO,  # level of the request log; False for none
+    "log": logging.INFO,  # level of the request log; False for none; or {"requests": ..., "level": ..., "format": ...}
     "filter_parameters": ("password", "token"),  # words in the names of params whose values are not logged
     "template_engines": {},  # extension -> engine
     "pubsub": None,  # a PubSub; one of its own unless set
@@ -12725,6 +12851,7 @@ class Endpoint(metaclass=_Recording):
         self.server: Server | None = None
         self._children: _Children | None = None
         self.gave_up = False  # a child crashed too often, and that stopped the server
+        self._stop_task: Any = None
 
     # --- Configuration --------------------------------------------------------------------
 
@@ -12864,7 +12991,8 @@ class Endpoint(metaclass=_Recording):
         if any(isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())):
             stack.append(_ClientScript())
         if "log" in options:
-            stack.append(RequestLogger(options["log"]))
+            level = _log_options(options["log"], self.env)[0]
+            stack += [RequestId()] + ([] if level in (None, False) else [RequestLogger(level)])
         if "parsers" in options:
             stack.append(_made("parsers", Parsers, {"skip": _raw_forwards(self.router), **options["parsers"]}))
         stack += [method_override, head_as_get]
@@ -12962,11 +13090,12 @@ class Endpoint(metaclass=_Recording):
         raise AssertionError("the plainest error page cannot fail")
 
     def _log_error(self, conn: Any, error: BaseException, status: int) -> None:
-        what = f"{conn.method} {conn.request_path}"
+        what, name = f"{conn.method} {conn.request_path}", type(error).__name__
+        about = {"method": conn.method, "path": conn.request_path, "status": status}
         if status >= 500:
-            logger.error("%s ** (%s) %s", what, type(error).__name__, _text_of(error), exc_info=error)
+            logger.error("%s ** (%s) %s", what, name, _text_of(error), exc_info=error, extra=about)
         else:
-            logger.info("%s answered %d ** (%s) %s", what, status, type(error).__name__, _text_of(error))
+            logger.info("%s answered %d ** (%s) %s", what, status, name, _text_of(error), extra=about)
 
     def _render_error(self, conn: Any, error: BaseException, status: int) -> Any:
         conn.put_status(status)
@@ -13110,7 +13239,7 @@ class Endpoint(metaclass=_Recording):
 
         def give_up() -> None:
             self.gave_up = True
-            self._stop_task = server.loop.create_task(server.stop())
+            self._stop_task = server.loop.create_task(server.stop())  # kept, so that it is not collected
 
         self._children = _Children(self.options["children"], server, give_up)
         await self._children.start()
@@ -13135,7 +13264,7 @@ def _serve_all(endpoints: Sequence[Endpoint]) -> None:
     """Serve endpoints whose servers are made, as ``Endpoint.run`` does."""
     import asyncio
 
-    _set_up_logging(endpoints[0].env)
+    _set_up_logging(endpoints[0])
     _hand_out(_sockets_of_systemd(), endpoints)
     try:
         asyncio.run(_serve_until_stopped(endpoints))
@@ -13210,15 +13339,23 @@ async def _start_server(endpoint: Endpoint) -> Server:
     return server
 
 
-def _set_up_logging(env: str) -> None:
-    """Log to standard error, unless the application has set up logging itself."""
-    if logging.getLogger().handlers or logger.handlers:
+def _set_up_logging(endpoint: Endpoint) -> None:
+    """Log to standard error, unless the application has set up logging itself.
+
+    All loggers of the program go there. Without a level of its own, debug is for us and the app to see, not what the
+    libraries have to say.
+    """
+    root = logging.getLogger()
+    if root.handlers or logger.handlers:
         return
+    log = endpoint.options["log"]
+    _, level, formatter = _log_options(log, endpoint.env)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d [%(levelname)s] %(message)s", "%H:%M:%S"))
-    logger.addHandler(handler)
+    handler.setFormatter(formatter)
+    root.addHandler(handler)
+    root.setLevel(level if isinstance(log, Mapping) and "level" in log else max(level, logging.INFO))
     if logger.level == logging.NOTSET:
-        logger.setLevel(logging.DEBUG if env == "dev" else logging.INFO)
+        logger.setLevel(level)
 
 
 def _raw_forwards(router: Any) -> tuple[str, ...]:
@@ -13468,7 +13605,8 @@ class TestClient:
             conn.private["plug_skip_csrf_protection"] = True
         conn.private["phoenix_on_error"] = self._note_error
         try:
-            self._loop.finish(self.endpoint.dispatch(conn))
+            # as the server has it: what a request sets in context variables is not seen by the next
+            contextvars.copy_context().run(lambda: self._loop.finish(self.endpoint.dispatch(conn)))
         finally:
             for clean_up in conn._after or ():
                 clean_up()

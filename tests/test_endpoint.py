@@ -730,33 +730,6 @@ def test_nothing_of_it_is_done_when_the_log_does_not_want_it(monkeypatch: pytest
     assert endpoint(UserRouter).test().get("/users/7").status == 200
 
 
-@pytest.mark.parametrize("env, level", [("dev", logging.DEBUG), ("prod", logging.INFO), ("test", logging.INFO)])
-def test_a_served_app_logs_to_standard_error(
-    env: str, level: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fresh = logging.Logger("phoenix")
-    monkeypatch.setattr(phoenix, "logger", fresh)
-    with monkeypatch.context() as inside:
-        inside.setattr(logging.getLogger(), "handlers", [])  # pytest has its own there
-        phoenix._set_up_logging(env)
-    assert fresh.level == level
-    fresh.info("hello")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} \[INFO\] hello\n", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("owner", ["phoenix", "root"])
-def test_an_app_that_has_set_up_logging_is_left_alone(owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = logging.Logger("phoenix")
-    monkeypatch.setattr(phoenix, "logger", fresh)
-    handler = logging.NullHandler()
-    with monkeypatch.context() as inside:
-        inside.setattr(logging.getLogger(), "handlers", [handler] if owner == "root" else [])
-        if owner == "phoenix":
-            fresh.addHandler(handler)
-        phoenix._set_up_logging("dev")
-    assert fresh.handlers == ([handler] if owner == "phoenix" else [])
-
-
 def test_a_test_client_can_be_collected_anywhere() -> None:
     """What runs when the garbage is collected may wait for nothing: others may hold what it would wait for."""
     from concurrent.futures import thread
