@@ -12601,8 +12601,8 @@ class _Children:
                 logger.error("the child %s crashed", _name_of(child), exc_info=error)
             if len(crashes) > _MOST_CRASHES:
                 logger.critical(
-                    "the child %s crashed %d times in %d s: the endpoint stops (port %d)",
-                    _name_of(child), len(crashes), _CRASH_WINDOW, self._server.port,
+                    "the child %s crashed %d times in %d s: the endpoint stops (%s)",
+                    _name_of(child), len(crashes), _CRASH_WINDOW, ", ".join(self._server.urls),
                 )  # fmt: skip
                 self._give_up()
                 return
@@ -13298,14 +13298,13 @@ async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
         for endpoint in endpoints:
             started.append(await _start_server(endpoint))
         told = loop.create_task(stop.wait())
-        running = {server.ended: server.port for server in started}
+        running = {server.ended: " and ".join(server.urls) for server in started}
         while running and not told.done():
             ended, _ = await asyncio.wait({told, *running}, return_when=asyncio.FIRST_COMPLETED)
             for each in ended - {told}:
-                port = running.pop(each)
+                place = running.pop(each)
                 if running:
-                    others = ", ".join(map(str, running.values()))
-                    logger.critical("the endpoint on port %d has stopped; what goes on: port %s", port, others)
+                    logger.critical("%s has stopped; what goes on: %s", place, ", ".join(running.values()))
     finally:
         await asyncio.gather(*(server.stop() for server in started))
     if any(endpoint.gave_up for endpoint in endpoints):

@@ -402,8 +402,8 @@ def two(start: Callable[..., StartedServer], tmp_path: Path) -> StartedServer:
 
 
 def test_an_endpoint_that_gives_up_leaves_the_other_alone_and_the_exit_status_tells_of_it(two: StartedServer) -> None:
-    until(lambda: "has stopped; what goes on: port" in two.log)
-    assert "the child two.broken crashed 6 times in 10 s: the endpoint stops (port " in two.log
+    until(lambda: f"has stopped; what goes on: {two.url}\n" in two.log)
+    assert "the child two.broken crashed 6 times in 10 s: the endpoint stops (http://localhost:" in two.log
     assert status_of(two.url) == 200
     assert two.stop() == 1
 
