@@ -5173,6 +5173,11 @@ class Route:
     def __repr__(self) -> str:
         return f"<Route {self.verb} {self.path} {self.label}>"
 
+    @property
+    def shown_verb(self) -> str:
+        """The verb as it is listed: ``WS`` for a GET that becomes a WebSocket."""
+        return "WS" if getattr(self.plug, "is_websocket", False) else self.verb
+
     def answers_host(self, host: str) -> bool:
         """Tell whether this route is for *host*: an exact name, or a prefix such as ``"api."``."""
         host = host.lower()
@@ -6051,13 +6056,17 @@ class Router(metaclass=_Recording):
             _log_dispatch(conn, route)
         return run_steps(conn, route.steps)
 
+    @classmethod
+    def _allowed_verbs(cls, segments: Sequence[str], host: str) -> list[str]:
+        """Return the verbs that routes for a path take."""
+        allowed = {verb for verb, table in cls._tables.items() if table.search(segments, host)}
+        return sorted(allowed | {"HEAD"} if "GET" in allowed else allowed)  # which is answered like GET
+
     def _no_route(self, conn: Any, segments: Sequence[str]) -> PhoenixError:
-        allowed = {verb for verb, table in self._tables.items() if table.search(segments, conn.host)}
+        allowed = self._allowed_verbs(segments, conn.host)
         if not allowed:
             return NoRouteError(conn, type(self))
-        if "GET" in allowed:
-            allowed.add("HEAD")  # which is answered like GET
-        error = MethodNotAllowedError(conn, sorted(allowed))
+        error = MethodNotAllowedError(conn, allowed)
         conn._resp_headers["allow"] = (", ".join(error.allowed),)
         return error
 
@@ -6071,13 +6080,22 @@ def _log_dispatch(conn: Any, route: Route) -> None:
     logger.debug("Processing with %s\n  Parameters: %s\n  Pipelines: %s", route.label, shown, route.pipe_through)
 
 
-def format_routes(router: type[Router]) -> str:
-    """Return the table of routes as text: helper, verb, path and action, in columns."""
+def format_routes(
+    router: type[Router], routes: Iterable[Route] | None = None, *, paint_verb: Callable[[str], str] = str
+) -> str:
+    """Return the table of routes as text: helper, verb, path and action, in columns.
+
+    *routes* are those to list, all unless given; *paint_verb* may put a colour around a verb and the space behind it.
+    """
     rows = [
-        (f"{route.helper}_path" if route.helper else "", route.verb, route.path, route.label) for route in router.routes
+        (f"{route.helper}_path" if route.helper else "", route.shown_verb, route.path, route.label)
+        for route in (router.routes if routes is None else routes)
     ]
     first, second, third = (max((len(row[column]) for row in rows), default=0) for column in range(3))
-    return "".join(f"{name:>{first}}  {verb:<{second}}  {path:<{third}}  {label}\n" for name, verb, path, label in rows)
+    return "".join(
+        f"{name:>{first}}  {paint_verb(f'{verb:<{second}}')}  {path:<{third}}  {label}\n"
+        for name, verb, path, label in rows
+    )
 
 
 # --- Words of a router's body -------------------------------------------------------------
@@ -9218,6 +9236,10 @@ def _broadcast_encoder(serializer: Any, encode: Callable[[Any], Any]) -> Callabl
 class _Mount:
     """The channels under one path, and who may connect."""
 
+    def shown_topics(self) -> list[str]:
+        """Return the topics that it serves as they are listed: ``["rooms:*"]``."""
+        return [*(f"{name}:*" for name in self.names), *(f"{prefix}*" for prefix in self.prefixes), *self.topics]
+
     def __init__(self, path: str, handler: type[SocketHandler], options: dict[str, Any], where: str) -> None:
         self.path = path
         self.handler = handler()
@@ -9360,6 +9382,8 @@ def _auth_token(values: Sequence[str]) -> tuple[str | None, list[str]]:
 class _SocketPlug:
     """Answer ``<mount>/websocket`` (V1 and V2) or ``<mount>`` (0.7) by becoming a WebSocket."""
 
+    is_websocket = True
+
     def __init__(self, mount: _Mount, upgrade: _Upgrade, old: bool) -> None:
         self.mount = mount
         self.upgrade = upgrade
@@ -9420,18 +9444,21 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
     upgrade = _Upgrade(options, ("phoenix",), where)
     poll, old_poll = _LongPollPlug(mount, upgrade), _OldPollPlug(mount, upgrade)
     old, new = _SocketPlug(mount, upgrade, old=True), _SocketPlug(mount, upgrade, old=False)
+    routes: list[Route] = []
     for verb, suffix, target in (
         ("GET", "", old), ("GET", "/websocket", new),
         ("GET", "/longpoll", poll), ("POST", "/longpoll", poll), ("OPTIONS", "/longpoll", poll),
         ("GET", "/poll", old_poll), ("POST", "/poll", old_poll), ("PUT", "/poll", old_poll),
     ):  # fmt: skip
-        recorder.route(verb, base + suffix or "/", target, None, where, as_=None)
+        routes.append(recorder.route(verb, base + suffix or "/", target, None, where, as_=None))
 
     def enter() -> None:
         recorder.mount = mount
 
     def leave() -> None:
         recorder.mount = None
+        for route in routes:
+            route.label = f"{handler.__name__} [{', '.join(mount.shown_topics())}]"
 
     return Block(enter, leave)
 
@@ -9680,6 +9707,8 @@ _PATIENCE = 10  # seconds that a handler has for its end when the client has gon
 
 class _WebSocketPlug:
     """Answer a route by becoming a plain WebSocket."""
+
+    is_websocket = True
 
     def __init__(self, handler: Callable[[WebSocket], Any], options: dict[str, Any], where: str) -> None:
         self.handler = handler
@@ -12225,7 +12254,7 @@ class _Report:
         rows = [("URI", self.text(self.uri())), ("Query string", self.query())]
         rows += [("Method", conn.method), ("From", conn.remote_ip)]
         if route is not None:
-            rows.append(("Route", f"{route.verb} {route.path} {route.label}"))
+            rows.append(("Route", f"{route.shown_verb} {route.path} {route.label}"))
             rows.append(("Pipelines", ", ".join(route.pipe_through)))
         return rows
 
@@ -12260,20 +12289,24 @@ class _Report:
         return list(getattr(getattr(self.error, "router", self.endpoint.router), "routes", ()))
 
     def nearest_route(self) -> Route | None:
-        """Return the route whose path is most like the one that was asked for."""
-        from difflib import SequenceMatcher
+        return _nearest_route(self.routes(), self.conn.path_info)
 
-        best, nearest, given = 0.6, None, list(self.conn.path_info)
-        for route in self.routes():
-            fixed = [at for at, segment in enumerate(route.segments) if segment.text]  # parameters may be anything
-            wanted = "/".join(route.segments[at].text for at in fixed)
-            found = "/".join(given[at] for at in fixed if at < len(given))
-            likeness = SequenceMatcher(None, found, wanted).ratio() if fixed else 0
-            if "*" not in route.path:
-                likeness *= 0.9 ** abs(len(given) - len(route.segments))
-            if likeness > best:
-                best, nearest = likeness, route
-        return nearest
+
+def _nearest_route(routes: Iterable[Route], segments: Sequence[str]) -> Route | None:
+    """Return the route whose path is most like the one that was asked for."""
+    from difflib import SequenceMatcher
+
+    best, nearest = 0.6, None
+    for route in routes:
+        fixed = [at for at, segment in enumerate(route.segments) if segment.text]  # parameters may be anything
+        wanted = "/".join(route.segments[at].text for at in fixed)
+        found = "/".join(segments[at] for at in fixed if at < len(segments))
+        likeness = SequenceMatcher(None, found, wanted).ratio() if fixed else 0
+        if "*" not in route.path:
+            likeness *= 0.9 ** abs(len(segments) - len(route.segments))
+        if likeness > best:
+            best, nearest = likeness, route
+    return nearest
 
 
 def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:
@@ -12332,7 +12365,7 @@ def _report_as_markdown(report: _Report) -> str:
     if report.routes():
         near = report.nearest_route()
         parts += ["## Routes", *([f"The nearest is `{near.verb} {near.path}`."] if near else [])]
-        lines = [f"{route.verb:7} {route.path}  {route.label}" for route in report.routes()[:_MOST_ROUTES]]
+        lines = [f"{route.shown_verb:7} {route.path}  {route.label}" for route in report.routes()[:_MOST_ROUTES]]
         parts.append(_indented("\n".join(lines)))
     return "\n\n".join(parts) + "\n"
 
@@ -12473,7 +12506,7 @@ def _html_routes(report: _Report) -> str:
     hint = f"Did you mean <code>{escape(near.verb)} {escape(near.path)}</code>?" if near and not allowed else ""
     rows = "".join(
         f"<tr{' class=near' if route is near else ''}><td>{escape(f'{route.helper}_path' if route.helper else '')}</td>"
-        f"<td>{escape(route.verb)}</td><td><code>{escape(route.path)}</code></td><td>{escape(route.label)}</td></tr>\n"
+        f"<td>{escape(route.shown_verb)}</td><td><code>{escape(route.path)}</code></td><td>{escape(route.label)}</td></tr>\n"
         for route in routes[:_MOST_ROUTES]
     )
     return (
@@ -13260,14 +13293,14 @@ class Endpoint(metaclass=_Recording):
         _serve_all([self])
 
 
-def _serve_all(endpoints: Sequence[Endpoint]) -> None:
-    """Serve endpoints whose servers are made, as ``Endpoint.run`` does."""
+def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] | None = None) -> None:
+    """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop than asyncio's."""
     import asyncio
 
     _set_up_logging(endpoints[0])
     _hand_out(_sockets_of_systemd(), endpoints)
     try:
-        asyncio.run(_serve_until_stopped(endpoints))
+        (run or asyncio.run)(_serve_until_stopped(endpoints))
     except KeyboardInterrupt:
         pass
 
@@ -14231,6 +14264,8 @@ def _run_command(words: list[str]) -> int | None:
     if not words[0].startswith("-") and words[0] not in commands:
         raise _unknown_command(words, commands)
     options, rest = parser.parse_known_args(words)
+    if rest and "words" in options and not any(word.startswith("-") for word in rest):
+        options.words, rest = [*options.words, *rest], []  # words after an option, which argparse leaves over
     if rest or "run" not in options:
         unknown = (rest or words)[0]
         hint = _did_you_mean(unknown, (commands.get(words[0]) or parser)._option_string_actions)
@@ -14238,7 +14273,10 @@ def _run_command(words: list[str]) -> int | None:
     return options.run(options)  # type: ignore[no-any-return]
 
 
-_OTHER_WORDS = {"run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new"}
+_OTHER_WORDS = {
+    "run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new", "console": "shell",
+    "iex": "shell",
+}  # fmt: skip
 
 
 def _unknown_command(words: list[str], names: Iterable[str]) -> _Refused:
@@ -14277,7 +14315,10 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
 
     def command(run: Callable[[Any], int | None], line: str, help: str, **settings: Any) -> Any:
-        found = commands.add_parser(line.split()[0], help=help, description=f"{help}.", allow_abbrev=False, **settings)
+        found = commands.add_parser(
+            line.split()[0], help=help, description=f"{help}.", epilog=f"example:\n  {_program()} {line}",
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings,
+        )  # fmt: skip
         found.set_defaults(run=run, line=line)
         return found
 
@@ -14291,10 +14332,17 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     server.add_argument("apps", nargs="*", metavar="APP", default=["app"], help=f"{_APP_HELP}; app unless given")
     server.add_argument("--host", help="address to listen on: 0.0.0.0 for all; 127.0.0.1 unless the app says otherwise")
     server.add_argument("--port", type=int, help="port to listen on; of several apps each takes the next")
+    server.add_argument("--loop", metavar="MODULE", default="asyncio", help="what runs the event loop, such as uvloop")
     server.add_argument("--uds", metavar="PATH", help="Unix socket to listen on instead, as for nginx")
 
     routes = command(_routes, "routes app:Router", "Print the routes")
     routes.add_argument("app", nargs="?", metavar="APP", default="app", help=f"{_APP_HELP}; app unless given")
+    routes.add_argument("words", nargs="*", metavar="WORD", help="list only routes with this verb, or in whose line it is")
+    routes.add_argument("--match", nargs="+", metavar="PART", help="tell what answers a request: --match GET /users/1")
+    routes.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+    shell = command(_shell, "shell app:app", "Open a Python console with the app in it")
+    shell.add_argument("app", nargs="?", metavar="APP", default="app", help=f"{_APP_HELP}; app unless given")
 
     gen = command(_gen, "gen secret", "Generate a secret for sessions and tokens")
     gen.add_argument("what", choices=["secret"], help="a value for SECRET_KEY_BASE")
@@ -14438,6 +14486,8 @@ def _no_module(name: str, command: str, rest: str) -> _Refused:
     if near:
         return _Refused(f"{missing}. Did you mean {near[0]!r}?", f"{command} {near[0]}{rest}")
     for app, holds in apps.items():
+        if holds and command == "routes" and not rest and "." not in name:
+            return _Refused(f"{missing}. For the routes of {app} with {name!r} in them type:", f"routes {app} {name}")
         if holds:
             return _Refused(f"{missing}, but there is:", f"{command} {app}")
     return _Refused(f"{missing}, nor another app. To make one type:", "new my_app")
@@ -14509,6 +14559,7 @@ def _endpoints_of(target: str, command: str) -> list[Any]:
 
 def _server(options: Any) -> None:
     line = f"server {' '.join(options.apps)} --port"
+    run = _loop_runner(options.loop, line.removesuffix(" --port"))
     if options.port is not None and not 0 <= options.port <= 65535:
         raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"{line} 4000")
     endpoints = list(dict.fromkeys(each for target in options.apps for each in _endpoints_of(target, "server")))
@@ -14516,7 +14567,7 @@ def _server(options: Any) -> None:
         if len(endpoints) > 1:
             raise _Refused("one Unix socket serves one app: start each by itself, as in:", "server app:app --uds app.sock")
         endpoints[0].server = endpoints[0].make_server(uds=options.uds)
-        _serve_all(endpoints)
+        _serve_all(endpoints, run)
         return
     ports = [endpoint.port for endpoint in endpoints]
     if options.port is not None:  # port 0 is any that is free
@@ -14530,17 +14581,200 @@ def _server(options: Any) -> None:
     for endpoint, port in zip(endpoints, ports):
         if options.port is not None or options.host is not None or "uds" not in (endpoint.config("http") or {}):
             endpoint.server = endpoint.make_server(options.host, port)
-    _serve_all(endpoints)
+    _serve_all(endpoints, run)
+
+
+def _loop_runner(name: str, line: str) -> Callable[[Any], Any]:
+    """Return the ``run`` of asyncio, of uvloop, or of another package like it."""
+    from importlib import import_module
+
+    try:
+        return import_module(name).run  # type: ignore[no-any-return]
+    except ImportError as error:
+        better = _did_you_mean(name, ("asyncio", "uvloop", "winloop"), "{}")
+        if better and better != name:
+            raise _Refused(f"there is no event loop {name!r}. Did you mean:", f"{line} --loop {better}") from None
+        message = f"--loop {name}: {error}. Install it (`pip install {name}`), or go without:"
+        raise _Refused(message, line, code=1) from None
+    except AttributeError:
+        raise _Refused(f"--loop {name}: it has no `run`, expected a loop such as:", f"{line} --loop uvloop") from None
+
+
+def _shell(options: Any) -> int | None:
+    """Run what is typed, or what a pipe or file holds, where ``app``, ``router`` and more have a meaning."""
+    endpoint = _endpoints_of(options.app, "shell")[0]
+    module, _ = _load(options.app, "shell")
+    conn = build_conn(endpoint=endpoint)
+    conn.private["phoenix_router"] = endpoint.router
+    names = {
+        "app": endpoint, "router": endpoint.router, "helpers": getattr(endpoint.router, "helpers", None),
+        "client": endpoint.test(), "conn": conn, "phoenix": sys.modules[__name__],
+    }  # fmt: skip
+    space = {**{name: value for name, value in vars(module).items() if name[:2] != "__"}, **names, "__name__": "__shell__"}
+    if sys.stdin is None or not sys.stdin.isatty():
+        try:
+            exec(compile(sys.stdin.read() if sys.stdin else "", "<stdin>", "exec"), space)
+        except Exception as error:
+            _print_short_traceback(error)
+            return 1
+        return None
+    import code
+
+    _complete_with_tab(space)
+    banner = f"""\
+phoenix.py {__version__}, Python {sys.version.split()[0]}, {endpoint.env}. Ctrl-D leaves. All names of {options.app} are here, and:
+
+    app       {endpoint!r}
+    router    {_name_of(endpoint.router)}, with {len(getattr(endpoint.router, "routes", ()))} routes
+    helpers   its paths: helpers.user_path(app, "show", 7)
+    client    calls the app: client.get("/").resp_body
+    conn      a GET of /, for plugs and views to be tried on
+"""
+    code.interact(banner, local=space, exitmsg="")
+    return None
+
+
+def _complete_with_tab(names: dict[str, Any]) -> None:
+    try:
+        import readline  # Windows has none
+        import rlcompleter
+    except ImportError:
+        return
+    readline.set_completer(rlcompleter.Completer(names).complete)
+    is_libedit = "libedit" in (readline.__doc__ or "")  # on macOS
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
 
 
 def _routes(options: Any) -> None:
+    if options.app.upper() in _VERBS or options.app.startswith("/") and not os.path.exists(options.app):
+        options.app, options.words = "app", [options.app, *options.words]  # as in `routes GET /users`
     routers = _routers_of(options.app)
-    for router in routers:
+    if options.match:
+        return _print_match(routers, options)
+    found = {router: [route for route in router.routes if _has_words(route, options.words)] for router in routers}
+    if options.json:
+        print(encode_json([_route_as_json(router, route) for router, routes in found.items() for route in routes]))
+        return None
+    for router, routes in found.items():
         if len(routers) > 1:
             print(f"{_name_of(router)}:")
-        print(format_routes(router), end="" if router is routers[-1] else "\n")
+        print(format_routes(router, routes, paint_verb=_paint_verb), end="" if router is routers[-1] else "\n")
         if not router.routes:
             print(f"{_name_of(router)} has no routes.", file=sys.stderr)
+    if options.words and not any(found.values()):
+        words = "".join(f" {word!r}" for word in options.words)
+        raise _Refused(f"no route has{words} in its helper, verb, path, action or pipelines. All of them:",
+                       _typed("routes", options.app), code=1)  # fmt: skip
+    return None
+
+
+_VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "WS", "*")
+
+
+def _paint_verb(text: str) -> str:
+    colours = {"GET": "34", "WS": "36", "POST": "32", "PUT": "33", "PATCH": "33", "DELETE": "31"}
+    return _coloured(colours.get(text.strip(), "35"), text, sys.stdout)
+
+
+def _has_words(route: Route, words: Iterable[str]) -> bool:
+    """Tell whether a route has each of *words*: its verb, or a part of its helper, path, action or pipelines."""
+    text = f"{route.helper}_path\n{route.path}\n{route.label}\n{' '.join(route.pipe_through)}".lower()
+    return all(
+        route.shown_verb in (word.upper(), "*") if word.upper() in _VERBS else word.lower() in text for word in words
+    )
+
+
+def _route_as_json(router: type[Router], route: Route) -> dict[str, Any]:
+    file, _, line = route.where.rpartition(":")
+    return {
+        "router": _name_of(router), "helper": route.helper and f"{route.helper}_path", "verb": route.shown_verb,
+        "path": route.path, "answered_by": route.label, "action": route.action, "pipelines": route.pipe_through,
+        "hosts": list(route.hosts), "file": file, "line": int(line),
+    }  # fmt: skip
+
+
+def _print_match(routers: Sequence[Any], options: Any) -> None:
+    """Print what answers a request: ``--match GET /users/1``, or the path alone; a URL has a host too."""
+    *given, url = options.match
+    verb = given[0].upper() if given else "GET"
+    if len(given) > 1 or verb not in _VERBS or not (url.startswith("/") or "://" in url):
+        line = _typed("routes", options.app, "--match", "GET", "/users/1")
+        raise _Refused("--match takes a verb and a path, as in:", line)
+    host, path, query = _split_url(url)
+    segments = [_decode_segment(part) for part in path.split("/") if part]
+    for router in routers:
+        matched = _match_through(router, "GET" if verb == "WS" else verb, segments, host)
+        if matched is not None:
+            break
+    else:
+        raise _no_match(routers, verb, path, segments, host, options.app)
+    owner, routes, path_params = matched
+    route = routes[-1]
+    found = _route_as_json(owner, route)
+    found.update(
+        path="".join(each.path.rstrip("/") for each in routes) or "/", plug=_name_of(route.plug),
+        pipelines=[pipe for each in routes for pipe in each.pipe_through],
+        params={**decode_query(query), **path_params},
+    )  # fmt: skip
+    if options.json:
+        print(encode_json(found))
+        return
+    action = getattr(route.plug, route.action, None) if route.action else route.plug
+    rows = {
+        "answered by": _with_place(found["answered_by"], action), "pipelines": ", ".join(found["pipelines"]),
+        "params": ", ".join(f"{name} = {value!r}" for name, value in found["params"].items()),
+        "helper": found["helper"] or "", "router": found["router"],
+    }  # fmt: skip
+    place = f"{_short_name(found['file'])}:{found['line']}"
+    print(f"{_paint_verb(route.shown_verb)} {found['path']}  ({place})\n")
+    print("".join(f"    {name:11}  {value}\n" for name, value in rows.items() if value), end="")
+
+
+def _split_url(url: str) -> tuple[str, str, str]:
+    """Return host, path and query of a URL, or of a path alone."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url) if "://" in url else urlsplit(f"//{url}")
+    return parts.hostname or "", parts.path, parts.query
+
+
+def _with_place(label: str, function: Any) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{label}  ({_short_name(code.co_filename)}:{code.co_firstlineno})" if code else label
+
+
+def _match_through(
+    router: Any, verb: str, segments: Sequence[str], host: str
+) -> tuple[Any, list[Route], dict[str, Any]] | None:
+    """Return the router that answers, its route behind the forwards that lead to it, and the params of the path."""
+    found = router._match(verb, segments, host) or (router._match("GET", segments, host) if verb == "HEAD" else None)
+    if found is None:
+        return None
+    route, params = found
+    below = getattr(route.plug, "router", None)
+    if below is None:
+        return router, [route], params
+    inner = _match_through(below, verb, segments[route.plug.depth :], host)
+    return inner and (inner[0], [route, *inner[1]], inner[2])
+
+
+def _no_match(routers: Sequence[Any], verb: str, path: str, segments: Sequence[str], host: str, app: str) -> _Refused:
+    """Answer a request that no route matches: with the verbs of its path, or with the route that is nearest."""
+    for router in routers:
+        while (found := router._match(verb, segments, host)) is not None:  # a forward, to a router that has no such route
+            router, segments, routers = found[0].plug.router, segments[found[0].plug.depth :], [found[0].plug.router]
+        allowed = router._allowed_verbs(segments, host)
+        if allowed:
+            message = f"405: {verb} is not allowed for {path}, its routes take {', '.join(allowed)}."
+            return _Refused(message, _typed("routes", app, "--match", allowed[0], path), code=1)
+    near = _nearest_route([route for router in routers for route in router.routes], segments)
+    if near is None:
+        return _Refused(f"404: no route answers {verb} {path}. All routes:", _typed("routes", app), code=1)
+    file, _, line = near.where.rpartition(":")
+    hosts = f" of {' and '.join(near.hosts)}" if near.hosts else ""
+    place = f"{near.shown_verb} {near.path}{hosts} ({_short_name(file)}:{line})"
+    return _Refused(f"404: no route answers {verb} {path}. The nearest is {place}:",
+                    _typed("routes", app, near.path), code=1)  # fmt: skip
 
 
 def _gen(options: Any) -> None:

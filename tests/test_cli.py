@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -189,6 +190,249 @@ def test_output_that_nobody_reads_is_no_error_to_speak_of(hello: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+# --- routes: which of them ----------------------------------------------------------------
+
+SHOP = """
+import phoenix
+from phoenix import *
+
+class UserController(Controller):
+    def index(self, conn, params): return conn.text("users")
+    show = index
+
+class Admin(phoenix.Router):
+    with pipeline("admin"):
+        plug(Conn.accepts, "html")
+    with scope("/"):
+        pipe_through("admin")
+        get("/stats/:day", UserController, "show")
+
+async def echo(ws):
+    pass
+
+class Rooms(Channel):
+    async def join(self, socket, topic, message): return socket.ok()
+
+class Router(phoenix.Router):
+    with pipeline("browser"):
+        plug(Conn.accepts, "html")
+    with scope("/"):
+        pipe_through("browser")
+        resources("/users", UserController, only=["index", "show"])
+        post("/login", UserController, "index", as_="login")
+        forward("/admin", Admin)
+    get("/about", UserController, "index", as_="about")
+    with scope("/", host="api."):
+        get("/v1", UserController, "index", as_=None)
+    websocket("/echo", echo)
+    with socket("/ws"):
+        channel("rooms", Rooms)
+        channel("system:clock", Rooms)
+
+app = Endpoint(Router)
+"""
+
+
+def line_in_shop(text: str) -> int:
+    return next(number for number, line in enumerate(SHOP.splitlines(), 1) if text in line)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "app.py").write_text(SHOP)
+    return folder
+
+
+@pytest.fixture
+def routes(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int | None, str, str]]:
+    """Run ``routes`` with these words: exit code, standard output and error."""
+    monkeypatch.chdir(shop)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", {name: found for name, found in sys.modules.items() if name != "app"})
+
+    def run_routes(words: str) -> tuple[int | None, str, str]:
+        code = phoenix.main(["routes", *shlex.split(words)])
+        return code, *capsys.readouterr()
+
+    return run_routes
+
+
+Routes = Callable[[str], "tuple[int | None, str, str]"]
+
+
+def test_websockets_are_listed_as_such_with_their_channels(routes: Routes) -> None:
+    assert routes("app ws")[1].splitlines() == [
+        "           *   /admin         Admin []",
+        "echo_path  WS  /echo          echo/1",
+        "           WS  /ws            SocketHandler [rooms:*, system:clock]",
+        "           WS  /ws/websocket  SocketHandler [rooms:*, system:clock]",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words, paths",
+    [
+        ("app users", "/users /users/:id"),
+        ("app user_path", "/users /users/:id"),
+        ("app UserController.show", "/users/:id"),
+        ("app users show", "/users/:id"),
+        ("app POST browser", "/login /admin"),
+        ("app post", "/login /admin /ws/longpoll /ws/poll"),
+        ("app /users/", "/users/:id"),
+        ("POST login", "/login"),
+        ("/users show", "/users/:id"),
+        ("get About", "/about"),
+    ],
+)
+def test_routes_are_filtered_by_words(routes: Routes, words: str, paths: str) -> None:
+    code, out, _ = routes(words)
+    assert (code, [re.split(r" {2,}", line.strip())[-2].split()[-1] for line in out.splitlines()]) == (None, paths.split())
+
+
+def test_words_that_no_route_has_are_an_error(routes: Routes) -> None:
+    code, out, error = routes("app zebra GET")
+    assert (code, out) == (1, "") and "no route has 'zebra' 'GET' in its helper" in error and " routes app\n" in error
+
+
+@pytest.mark.parametrize("words", ["app --json show", "--json app show", "app show --json"])
+def test_routes_as_json(routes: Routes, shop: Path, words: str) -> None:
+    code, out, _ = routes(words)
+    assert (code, json.loads(out)) == (None, [{
+        "router": "app.Router", "helper": "user_path", "verb": "GET", "path": "/users/:id",
+        "answered_by": "UserController.show/2", "action": "show", "pipelines": ["browser"], "hosts": [],
+        "file": str(shop / "app.py"), "line": line_in_shop("resources("),
+    }])  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["GET /users/7?page=2", "get /users/7?page=2", "/users/7?page=2", "HEAD /users/7?page=2"])
+def test_match_tells_what_answers_a_request(routes: Routes, words: str) -> None:
+    code, out, error = routes(f"app --match {words}")
+    assert (code, error, out.splitlines()) == (None, "", [
+        f"GET /users/:id  (app.py:{line_in_shop('resources(')})",
+        "",
+        f"    answered by  UserController.show/2  (app.py:{line_in_shop('def index')})",
+        "    pipelines    browser",
+        "    params       page = '2', id = '7'",
+        "    helper       user_path",
+        "    router       app.Router",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words, path, params, pipelines",
+    [
+        ("/admin/stats/3", "/admin/stats/:day", {"day": "3"}, ["browser", "admin"]),
+        ("http://api.example.com/v1", "/v1", {}, []),
+        ("WS /ws/websocket", "/ws/websocket", {}, []),
+        ("/users/J%C3%B6rg/", "/users/:id", {"id": "Jörg"}, ["browser"]),
+        ("POST /login?a[b]=1", "/login", {"a": {"b": "1"}}, ["browser"]),
+    ],
+)
+def test_match_follows_forwards_hosts_and_escapes(
+    routes: Routes, words: str, path: str, params: dict[str, Any], pipelines: list[str]
+) -> None:
+    code, out, _ = routes(f"--json --match {words}")
+    found = json.loads(out)
+    assert (code, found["path"], found["params"], found["pipelines"]) == (None, path, params, pipelines)
+
+
+@pytest.mark.parametrize(
+    "words, said, line",
+    [
+        ("DELETE /users/7", "405: DELETE is not allowed for /users/7, its routes take GET, HEAD.", "app --match GET /users/7"),
+        ("PUT /admin/stats/3", "405: PUT is not allowed for /admin/stats/3", "app --match GET /admin/stats/3"),
+        ("/user/7", "404: no route answers GET /user/7. The nearest is GET /users/:id (app.py:", "app /users/:id"),
+        ("/v1", "404: no route answers GET /v1. The nearest is GET /v1 of api. (app.py:", "app /v1"),
+        ("/admin/zzz", "404: no route answers GET /admin/zzz. All routes:", "app"),
+        ("/x/y/z", "404: no route answers GET /x/y/z. All routes:", "app"),
+    ],
+)
+def test_a_miss_is_answered_with_the_verbs_or_the_nearest(routes: Routes, words: str, said: str, line: str) -> None:
+    code, out, error = routes(f"app --match {words}")
+    assert (code, out) == (1, "") and said in error
+    assert re.findall(r"^    \S+ -m phoenix routes (.+)$", error, re.MULTILINE) == [line]
+    shown = routes(line)
+    assert shown[0] is None and shown[1]  # the line that it proposes works
+
+
+def test_a_path_that_cannot_be_read_is_an_error_of_one_line(routes: Routes) -> None:
+    code, _, error = routes("--match /%zz")
+    assert code == 1 and error.startswith("BadRequestError: the path segment '%zz'") and error.count("\n") == 1
+
+
+# --- shell --------------------------------------------------------------------------------
+
+
+def shell(*words: str | Path, cwd: Path, typed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "phoenix", "shell", *map(str, words)], cwd=cwd, env=environment(PYTHONPATH=str(ROOT)),
+        input=typed, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["app:app"], ["app:Router"], ["app.py"], []])
+def test_a_shell_runs_what_is_piped_into_it(shop: Path, words: list[str]) -> None:
+    typed = (
+        "assert isinstance(app, phoenix.Endpoint) and router is Router is app.router\n"
+        "print(helpers.user_path(app, 'show', 7), conn.helpers.user_path('show', 8))\n"
+        "for path in ['/users', '/about']:\n    print(path, client.get(path).resp_body)\n"
+        "def double(n): return n * 2\n"
+        "print([double(n) for n in (1, 2)], UserController.__name__, run_plug(conn, lambda conn: conn.text('hi')).resp_body)"
+    )
+    done = shell(*words, cwd=shop, typed=typed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "/users/7 /users/8\n/users users\n/about users\n[2, 4] UserController hi\n"
+
+
+@pytest.mark.parametrize(
+    "typed, code, said",
+    [
+        ("x = 1\n1 / 0\n", 1, 'File "<stdin>", line 2, in <module>\nZeroDivisionError: division by zero\n'),
+        ("if x\n", 1, "SyntaxError: expected ':'"),
+        ("helpers.nope", 1, "nope"),
+        ("exit(3)", 3, ""),
+        ("", 0, ""),
+    ],
+)
+def test_a_shell_ends_as_what_is_piped_into_it_does(shop: Path, typed: str, code: int, said: str) -> None:
+    done = shell("app", cwd=shop, typed=typed)
+    assert done.returncode == code and said in done.stderr and "in main" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_shell_on_a_terminal_has_a_banner_and_completes_names(shop: Path) -> None:
+    parent, child = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "phoenix", "shell", "app"], cwd=shop, stdin=child, stdout=child, stderr=child,
+        env=environment(PYTHONPATH=str(ROOT), TERM="dumb"), start_new_session=True,
+    )  # fmt: skip
+    os.close(child)
+    try:
+        seen = read_until(parent, b">>> ")
+        assert b"client    calls the app" in seen and b"app.Router, with" in seen and b"\x1b" not in seen
+        os.write(parent, b"helpers.login_p\tapp)\n")
+        assert b"'/login'" in read_until(parent, b">>> ", b"'/login'")
+        os.write(parent, b"exit(4)\n")
+        assert process.wait(30) == 4
+    finally:
+        process.kill()
+        os.close(parent)
+
+
+def read_until(terminal: int, *ends: bytes) -> bytes:
+    """Read from a terminal until one of *ends* is there; what does not come in 30 s does not come."""
+    import select
+
+    seen = b""
+    while not any(end in seen for end in ends):
+        assert select.select([terminal], [], [], 30)[0], seen
+        seen += os.read(terminal, 10_000)
+    return seen
+
+
 # --- What was typed wrong -----------------------------------------------------------------
 
 MISTAKES = [
@@ -201,7 +445,8 @@ MISTAKES = [
     ("run app", "unknown command 'run'. Did you mean 'server'?", "server app"),
     ("frobnicate", "unknown command 'frobnicate'", "--help"),
     ("routes ap:Router", "there is no module 'ap' in {}. Did you mean 'app'?", "routes app:Router"),
-    ("routes shop", "there is no module 'shop' in {}, but there is:", "routes app"),
+    ("routes shop", "there is no module 'shop' in {}. For the routes of app with 'shop' in them", "routes app shop"),
+    ("server shop", "there is no module 'shop' in {}, but there is:", "server app"),
     ("server web.router", "there is no module 'web.router' in {}, but there is:", "server app"),
     ("routes app:Ruter", "app has no 'Ruter'. Did you mean 'Router'?", "routes app:Router"),
     ("server app:ap", "app has no 'ap'. Did you mean 'app'?", "server app:app"),
@@ -222,7 +467,15 @@ MISTAKES = [
     ("--prot", "unknown argument '--prot'.", "--help"),
     ("--verison", "unknown argument '--verison'. Did you mean '--version'?", "--help"),
     ("--", "unknown argument '--'.", "--help"),
-    ("routes app 'a b'", "unknown argument 'a b'.", "routes app:Router"),
+    ("server app --lop uvloop", "unknown argument '--lop'. Did you mean '--loop'?", "server app:app --port 4000"),
+    ("server app --loop uvlop", "there is no event loop 'uvlop'. Did you mean:", "server app --loop uvloop"),
+    ("server --loop re", "--loop re: it has no `run`", "server app --loop uvloop"),
+    ("routes --jsn", "unknown argument '--jsn'. Did you mean '--json'?", "routes app:Router"),
+    ("routes --match", "argument --match: expected at least one argument", "routes app:Router"),
+    ("routes --match GET hello", "--match takes a verb and a path, as in:", "routes app --match GET /users/1"),
+    ("routes app --match FETCH /a", "--match takes a verb and a path, as in:", "routes app --match GET /users/1"),
+    ("shell ap", "there is no module 'ap' in {}. Did you mean 'app'?", "shell app"),
+    ("console app", "unknown command 'console'. Did you mean 'shell'?", "shell app"),
     ("sever app 'a b'", "unknown command 'sever'.", "server app 'a b'"),
     ("server --prot 4001", "unknown argument '--prot'. Did you mean '--port'?", "server app:app --port 4000"),
     ("server --port abc", "argument --port: invalid int value: 'abc'", "server app:app --port 4000"),
@@ -325,16 +578,18 @@ def test_readme_mix_tasks_help(capsys: pytest.CaptureFixture[str]) -> None:
         phoenix.main(["--help"])
     assert exit.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("new", "server (start)", "routes", "gen", "js"):
+    for command in ("new", "server (start)", "routes", "shell", "gen", "js"):
         assert re.search(rf"^    {re.escape(command)}\s", printed, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("command", ["new", "server", "start", "routes", "gen", "js"])
+@pytest.mark.parametrize("command", ["new", "server", "start", "routes", "shell", "gen", "js"])
 @pytest.mark.parametrize("words", ["{} --help", "help {}", "{} -h"])
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str, words: str) -> None:
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str, words: str) -> None:
     with pytest.raises(SystemExit) as exit:
         phoenix.main(words.format(command).split())
-    assert exit.value.code == 0 and f" {command.replace('start', 'server')} [-h]" in capsys.readouterr().out
+    name, printed = command.replace("start", "server"), capsys.readouterr().out
+    assert exit.value.code == 0 and f" {name} [-h]" in printed
+    assert re.search(rf"^example:\n  \S+ -m phoenix {name}", printed, re.MULTILINE)
 
 
 def test_no_command_prints_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -502,6 +757,22 @@ def test_host_and_port_can_be_chosen(hello: Path, start_in: Callable[..., Starte
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
+def test_the_event_loop_can_be_chosen(hello: Path, start_in: Callable[..., StartedServer]) -> None:
+    source = HELLO.replace('def hello(conn, params):\n    return conn.text("hello")', (
+        "import asyncio\nasync def hello(conn, params):\n    return conn.text(type(asyncio.get_running_loop()).__module__)"
+    ))  # fmt: skip
+    (hello / "app.py").write_text(source)
+    server = start_in(hello, ROOT / "phoenix.py", "server", "app.py", "--loop", "uvloop")
+    assert server.request("/hello").text == "uvloop"
+    assert server.stop() == 0
+
+
+def test_an_event_loop_that_is_not_installed_is_named(hello: Path) -> None:
+    done = phoenix_command("server", "app", "--loop", "no_such_loop", cwd=hello)
+    assert done.returncode == 1 and "Install it (`pip install no_such_loop`), or go without:" in done.stderr
+    assert done.stderr.rstrip().endswith("-m phoenix server app")
+
+
 def test_several_apps_are_served_and_stopped_together(hello: Path, start_in: Callable[..., StartedServer]) -> None:
     (hello / "two.py").write_text(HELLO.replace('"hello"', '"hello from two"'))
     server = start_in(hello, "-m", "phoenix", "server", "app", "two:app", PYTHONPATH=str(ROOT))
