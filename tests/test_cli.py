@@ -413,8 +413,8 @@ def test_a_shell_on_a_terminal_has_a_banner_and_completes_names(shop: Path) -> N
     try:
         seen = read_until(parent, b">>> ")
         assert b"client    calls the app" in seen and b"app.Router, with" in seen and b"\x1b" not in seen
-        os.write(parent, b"helpers.login_p\tapp)\n")
-        assert b"'/login'" in read_until(parent, b">>> ", b"'/login'")
+        os.write(parent, b"conn.metho\t.lower()\n")
+        assert b"'get'" in read_until(parent, b">>> ")
         os.write(parent, b"exit(4)\n")
         assert process.wait(30) == 4
     finally:
