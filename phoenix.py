@@ -59,6 +59,7 @@ import sys
 import time
 import types
 import zlib
+from _thread import allocate_lock as _allocate_lock
 from _thread import get_ident as _get_ident
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -622,6 +623,8 @@ class Adapter:
     """
 
     __slots__ = ("body", "chunks")
+
+    why_no_poll = ""  # what keeps clients that poll from being served here
 
     def __init__(self, body: bytes = b"") -> None:
         self.body = body
@@ -9868,6 +9871,8 @@ class _LongPollPlug:
             conn.put_resp_header("access-control-allow-headers", wanted)
             conn.put_resp_header("access-control-allow-methods", "get, post, options")
             return conn.put_resp_header("access-control-max-age", "3600").send_resp(200, "")
+        if conn.adapter.why_no_poll:
+            return conn.send_resp(501, conn.adapter.why_no_poll)
         token = conn.query_params.get("token") or conn._req_header("x-phoenix-longpoll-token")
         poll = self.mount.polls.get(token) if isinstance(token, str) else None
         return self._publish(conn, poll) if conn.method == "POST" else self._poll(conn, poll)
@@ -9937,6 +9942,8 @@ class _OldPollPlug:
         if not self.upgrade.allows(conn):
             return conn.send_resp(403, "")
         conn.private["phoenix_origin_checked"] = self.upgrade.checks
+        if conn.adapter.why_no_poll:
+            return conn.send_resp(501, conn.adapter.why_no_poll)
         if conn.method == "POST":
             session = self.mount.connect(conn, _V07)
             if not self.mount.connects_at_once:
@@ -10471,8 +10478,8 @@ class _Workers:
         self._waking = False
         self._thread = threading.Thread
 
-    async def run(self, loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call in a thread, in the context variables of the caller."""
+    def run(self, loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """Call in a thread, in the context variables of the caller; return a future of what it returns."""
         future = loop.create_future()
         context = contextvars.copy_context()
         self._work.put((loop, future, context, call, arguments))
@@ -10481,12 +10488,13 @@ class _Workers:
                 self._idle -= 1
             elif self._count < self._size:
                 self._count += 1
-                self._thread(target=self._worker, name=f"phoenix-worker-{self._count}", daemon=True).start()
+                self._thread(target=self.work, name=f"phoenix-worker-{self._count}", daemon=True).start()
             else:
                 self._idle -= 1
-        return await future
+        return future
 
-    def _worker(self) -> None:
+    def work(self) -> None:
+        """Do in this thread what is to be done, until ``end`` is called."""
         while (job := self._work.get()) is not None:
             loop, future, context, call, arguments = job
             try:
@@ -10517,19 +10525,85 @@ class _Workers:
             else:
                 future.set_exception(error)
 
+    def end(self) -> None:
+        """Let one of the threads end."""
+        self._work.put(None)
+
     def stop(self) -> None:
         for _ in range(self._count):
-            self._work.put(None)
+            self.end()
 
 
 # --- One connection -----------------------------------------------------------------------
 
+_WOULD_BLOCK = (
+    "reading the body would block the event loop: in `async def` write `await conn.body.read()`"
+    " or `async for part in conn.body`"
+)
 
-class _Connection(Adapter):
+
+class _LoopAdapter(Adapter):
+    """The far side of a conn that is answered on the loop of a server: what a worker thread asks for is done there."""
+
+    __slots__ = ("server",)
+
+    server: Server
+
+    if TYPE_CHECKING:  # what each kind has of its own
+
+        def _start_chunked(self, conn: Any) -> None: ...
+        def _write_chunk(self, conn: Any, data: bytes) -> None: ...
+        def _end_chunked(self, conn: Any) -> None: ...
+        def _has_body(self, conn: Any) -> bool: ...
+
+    def read_blocking(self, conn: Any) -> bytes:
+        if not conn._in_worker:
+            raise PhoenixError(_WOULD_BLOCK)
+        return self._from_worker(self.read(conn))  # type: ignore[no-any-return]
+
+    def _from_worker(self, coroutine: Any) -> Any:
+        """Run a coroutine on the loop, and wait for it in this worker thread."""
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(coroutine, self.server.loop).result()
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.server.workers.run(self.server.loop, call, *arguments)
+
+    def start_chunked(self, conn: Any) -> None:
+        if conn._in_worker:
+            self.server.loop.call_soon_threadsafe(self._start_chunked, conn)
+        else:
+            self._start_chunked(conn)
+
+    def send_chunk(self, conn: Any, data: bytes) -> None:
+        if conn._in_worker:
+            self._from_worker(self._write_and_drain(conn, data))
+        else:
+            self._write_chunk(conn, data)
+
+    async def _write_and_drain(self, conn: Any, data: bytes) -> None:
+        self._write_chunk(conn, data)
+        await self.drain(conn)
+
+    async def _send_parts(self, conn: Any, parts: Any) -> None:
+        """Send the parts that a generator makes, as fast as the client reads."""
+        conn._in_worker = False
+        self._start_chunked(conn)
+        if hasattr(parts, "__aiter__"):
+            await _send_async_parts(conn, parts, self._has_body(conn))
+        else:
+            conn._in_worker = True
+            await self.in_worker(_send_parts, conn, parts, self._has_body(conn))
+            conn._in_worker = False
+        self._end_chunked(conn)
+
+
+class _Connection(_LoopAdapter):
     """Carry bytes between a transport and the parser, and requests to the application."""
 
     __slots__ = (
-        "server", "parser", "transport", "remote_ip", "scheme", "request", "conn", "task", "deadline",
+        "parser", "transport", "remote_ip", "scheme", "request", "conn", "task", "deadline",
         "keep_alive", "head_started", "continued", "reading_paused", "writing_paused", "waiter", "drainers",
         "head_sent", "ended", "closed", "discarding", "unwritten", "ahead",
     )  # fmt: skip
@@ -10842,26 +10916,9 @@ class _Connection(Adapter):
             self.waiter = None
             self._allow(_NEVER)
 
-    def read_blocking(self, conn: Any) -> bytes:
-        if not conn._in_worker:
-            raise PhoenixError(
-                "reading the body would block the event loop: in `async def` write `await conn.body.read()`"
-                " or `async for part in conn.body`"
-            )
-        return self._from_worker(self.read(conn))  # type: ignore[no-any-return]
-
     def _check_current(self, conn: Any) -> None:
         if self.conn is not conn:
             raise PhoenixError("this conn was answered already: its body and its chunks are gone")
-
-    def _from_worker(self, coroutine: Any) -> Any:
-        """Run a coroutine on the loop, and wait for it in this worker thread."""
-        import asyncio
-
-        return asyncio.run_coroutine_threadsafe(coroutine, self.server.loop).result()
-
-    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.server.workers.run(self.server.loop, call, *arguments)
 
     # --- Whole responses and files ----------------------------------------------------------
 
@@ -11013,12 +11070,6 @@ class _Connection(Adapter):
 
     # --- Chunks -----------------------------------------------------------------------------
 
-    def start_chunked(self, conn: Any) -> None:
-        if conn._in_worker:
-            self.server.loop.call_soon_threadsafe(self._start_chunked, conn)
-        else:
-            self._start_chunked(conn)
-
     def _start_chunked(self, conn: Any) -> None:
         if self.closed or self.conn is not conn:
             return  # the first chunk will say so
@@ -11028,37 +11079,15 @@ class _Connection(Adapter):
         self.continued = True  # nothing may stand between head and body
         self._write_head(conn, b"transfer-encoding: chunked" if chunks else b"")
 
-    def send_chunk(self, conn: Any, data: bytes) -> None:
-        if conn._in_worker:
-            self._from_worker(self._write_and_drain(conn, data))
-        else:
-            self._write_chunk(conn, data)
-
     def _write_chunk(self, conn: Any, data: bytes) -> None:
         self._check_current(conn)
         if self._has_body(conn):
             self._send(encode_chunk(data) if self.request.minor else data)
 
-    async def _write_and_drain(self, conn: Any, data: bytes) -> None:
-        self._write_chunk(conn, data)
-        await self.drain(conn)
-
     def _end_chunked(self, conn: Any) -> None:
         if self.request.minor and self._has_body(conn):
             self.transport.write(LAST_CHUNK)
         self._done(conn)
-
-    async def _send_parts(self, conn: Any, parts: Any) -> None:
-        """Send the parts that a generator makes, as fast as the client reads."""
-        conn._in_worker = False
-        self._start_chunked(conn)
-        if hasattr(parts, "__aiter__"):
-            await _send_async_parts(conn, parts, self._has_body(conn))
-        else:
-            conn._in_worker = True
-            await self.in_worker(_send_parts, conn, parts, self._has_body(conn))
-            conn._in_worker = False
-        self._end_chunked(conn)
 
 
 def _send_parts(conn: Any, parts: Any, has_body: bool) -> None:
@@ -12748,6 +12777,646 @@ class _ClientScript:
         return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
 
 
+# --- Doors --------------------------------------------------------------------------------
+#
+# An app can be served by other people's servers, which speak ASGI or WSGI. A door makes a conn of what they bring,
+# with an adapter that takes the body in and the response out; whatever lies between is the same as ever. What else
+# a request needs (the loop, worker threads, a clock, the children) is lent by a `Server` that does not listen.
+#
+# Sources: ASGI 3.0 with its HTTP, WebSocket and lifespan protocols; PEP 3333.
+
+_NO_WEBSOCKET = (
+    "WebSockets do not come through this door. Serve the app with its own server (`app.run()`, `phoenix.py server`,"
+    " `gunicorn -k phoenix.GunicornWorker app:app`) or with an ASGI server that speaks them (`uvicorn app:app`).\n"
+)
+_NO_LONG_POLL = (
+    "A client that polls needs one process with several threads, and this WSGI server has others: serve the app with"
+    " `gunicorn --threads 8` and one worker, or with its own server (`gunicorn -k phoenix.GunicornWorker app:app`).\n"
+)
+
+
+def _host_and_port(host: str, scheme: str, named: str, number: object) -> tuple[str, int]:
+    """Return host and port of a request: those of its header *host*, else those of the server."""
+    name, port = _parse_host(host) if host else (named, int(str(number or 0)))
+    return name, port or (443 if scheme == "https" else 80)
+
+
+def _below(root: str, path: str) -> str:
+    """Return what is left of *path* below *root*, where the app is mounted."""
+    return path[len(root) :] or "/" if root and (path + "/").startswith(root + "/") else path
+
+
+def _header_pairs(conn: Any) -> list[tuple[str, str]]:
+    """Return the headers of a response but for those that servers write."""
+    pairs = [
+        (name, value) for name, values in conn._resp_headers.items() if name not in _OF_THE_SERVER for value in values
+    ]
+    cookies = conn._resp_cookies or {}
+    return pairs + [("set-cookie", f"{name}={value}{attributes}") for name, (value, attributes) in cookies.items()]
+
+
+def _bytes_of(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else body.encode("utf-8", "replace")
+
+
+def _refused(conn: Any, why: str) -> Any:
+    """Answer with 501 a request that cannot be served here."""
+    logger.error("%s %s was refused: %s", conn.method, conn.request_path, why.strip())
+    conn.state, conn.resp_body, conn._before_send = "unset", None, None
+    return conn.put_resp_content_type("text/plain").send_resp(501, why)
+
+
+# --- Doors: ASGI --------------------------------------------------------------------------
+
+
+async def _live(endpoint: Endpoint, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    """Start and stop the children when the ASGI server does (the lifespan protocol)."""
+    await receive()
+    try:
+        server = await endpoint._behind_door()
+    except Exception as error:  # noqa: BLE001 - the server says so, and ends
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await server.stop()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def _conn_of_scope(endpoint: Endpoint, scope: Mapping[str, Any], adapter: Adapter) -> Conn:
+    fields: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    if scope["type"] == "websocket":  # as it is over HTTP/1.1; what is compressed is the business of the server
+        fields = {**fields, **_HANDSHAKE}
+        fields.pop("sec-websocket-extensions", None)
+        if scope.get("subprotocols"):
+            fields["sec-websocket-protocol"] = [", ".join(scope["subprotocols"])]
+    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http"))
+    host, port = _host_and_port("".join(fields.get("host", ())), scheme, *(scope.get("server") or ("localhost", 0)))
+    root = quote(scope.get("root_path", "")).rstrip("/")
+    raw = (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
+    conn = Conn(
+        scope.get("method", "GET"), _below(root, raw or quote(scope["path"])), scope["query_string"].decode("latin-1"),
+        fields, scheme, host, port, (scope.get("client") or ("",))[0], adapter, endpoint,
+    )  # fmt: skip
+    conn.script_name = [segment for segment in root.split("/") if segment]
+    return conn
+
+
+_HANDSHAKE = {
+    "upgrade": ["websocket"], "connection": ["Upgrade"], "sec-websocket-version": ["13"],
+    "sec-websocket-key": ["dGhlIHNhbXBsZSBub25jZQ=="],
+}  # fmt: skip
+
+
+class _Outbox:
+    """Messages for an ASGI server, handed over one after the other while others are added; *size* counts bytes."""
+
+    def __init__(self, loop: Any, send: Callable[[Any], Any]) -> None:
+        from collections import deque
+
+        self.loop, self.send = loop, send
+        self.waiting: deque[tuple[dict[str, Any], int]] = deque()
+        self.size = 0
+        self.task: Any = None
+        self.closed = False  # the client is gone
+
+    def put(self, message: dict[str, Any], size: int = 0) -> None:
+        self.size += size
+        self.waiting.append((message, size))
+        if self.task is None:
+            self.task = self.loop.create_task(self._hand_over())
+
+    async def _hand_over(self) -> None:
+        try:
+            while self.waiting and not self.closed:
+                message, size = self.waiting.popleft()
+                await self.send(message)
+                self.size -= size
+        except Exception:  # noqa: BLE001 - servers have no common word for it
+            self.closed = True
+        finally:
+            self.task = None
+
+    async def flush(self, most: int = 0) -> None:
+        """Wait, if over *most* bytes are waiting, until all are handed over."""
+        import asyncio
+
+        while self.task is not None and self.size >= most:
+            await asyncio.wait([self.task])
+
+
+class _ASGIConnection(_LoopAdapter):
+    """The far side of a conn that came by ASGI."""
+
+    __slots__ = ("conn", "receive", "outbox", "kind", "ended", "task", "watcher")
+
+    def __init__(self, server: Server, kind: str, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        self.server = server
+        self.conn: Any = None
+        self.receive = receive
+        self.outbox = _Outbox(server.loop, send)
+        self.kind = kind  # how the types of its messages begin
+        self.ended = False  # the whole body has come
+        self.task: Any = None  # what answers, when that takes longer
+        self.watcher: Any = None  # waits for the client to go away meanwhile
+
+    @property
+    def closed(self) -> bool:
+        return self.outbox.closed
+
+    async def answer(self, conn: Any) -> None:
+        import asyncio
+
+        self.conn = conn
+        announced = {"content-length", "transfer-encoding"} & conn._req_headers.keys()
+        self.ended = self.kind != "http.response" or not announced
+        answered = conn.endpoint.dispatch(conn)
+        try:
+            if isinstance(answered, BaseConn) and conn.state in ("sent", "file"):
+                await self._respond(conn)
+                return
+            self.task = self.server.create_task(self._carry_on(answered))
+            self._watch()
+            await self.task
+        except ClientDisconnected:
+            pass
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+        finally:
+            if self.watcher is not None:
+                self.watcher.cancel()
+            if conn._after:
+                _clean_up(conn)
+
+    async def _carry_on(self, answered: Any) -> None:
+        await self._respond(answered if isinstance(answered, BaseConn) else await answered)
+
+    def _watch(self) -> None:
+        """Notice, once the body has come, when the client goes away before it was answered."""
+        if self.ended and self.kind == "http.response" and self.watcher is None and not self.task.done():
+            self.watcher = self.server.loop.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.outbox.closed = True
+        if self.conn.state == "chunked" and not self.conn._in_worker:
+            self.task.cancel()  # it waits for more to send, maybe for ever: nobody is there to read it
+
+    # --- The body -----------------------------------------------------------------------------
+
+    def whole_body(self, conn: Any) -> bytes | None:
+        return b"" if self.ended else None
+
+    async def read(self, conn: Any) -> bytes:
+        while not self.ended:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                self.outbox.closed = True
+                raise ClientDisconnected("the client ended in the middle of the body")
+            self.ended = not message.get("more_body", False)
+            if self.ended and self.task is not None:
+                self._watch()
+            if message.get("body"):
+                return message["body"]  # type: ignore[no-any-return]
+        return b""
+
+    # --- The response -------------------------------------------------------------------------
+
+    def _head(self, conn: Any, length: int | None = None) -> dict[str, Any]:
+        headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in _header_pairs(conn)]
+        if length is not None and conn.status not in _WITHOUT_BODY:
+            headers.append((b"content-length", b"%d" % length))
+        return {"type": f"{self.kind}.start", "status": conn.status, "headers": headers}
+
+    def _part(self, data: bytes, more: bool = True) -> dict[str, Any]:
+        return {"type": f"{self.kind}.body", "body": data, "more_body": more}
+
+    def _has_body(self, conn: Any) -> bool:
+        return conn.method != "HEAD" and conn.status not in _WITHOUT_BODY
+
+    async def _respond(self, conn: Any) -> None:
+        if conn.state == "upgraded" and self.kind != "http.response":
+            await _ASGIWire(self, conn.resp_body).run(conn)
+            return
+        if conn.state == "upgraded":  # the server took it for an ordinary request
+            conn = _refused(conn, _NO_WEBSOCKET)
+        if conn.state == "sent":
+            body = _bytes_of(conn.resp_body)
+            await self._send(self._head(conn, len(body)))
+            await self._send(self._part(body if self._has_body(conn) else b"", False))
+        elif conn.state == "file":
+            await self._send_file(conn, conn.resp_body)
+        elif conn.state == "chunked":
+            if conn.resp_body is not None:
+                await self._send_parts(conn, conn.resp_body)
+            else:
+                self._end_chunked(conn)
+            await self.outbox.flush()
+        else:
+            raise PhoenixError("the response broke off; the error is in the log")  # so that the server closes
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        try:
+            await self.outbox.send(message)
+        except OSError:  # what ASGI has servers raise when the client is gone
+            self.outbox.closed = True
+            raise ClientDisconnected from None
+
+    async def _send_file(self, conn: Any, file: Any) -> None:
+        with open(file.path, "rb", buffering=0) as stream:
+            stream.seek(file.offset)
+            await self._send(self._head(conn, file.length))
+            left = file.length if self._has_body(conn) else 0
+            while left and not self.closed:
+                part = stream.read(min(_READ_AHEAD, left))
+                if not part:
+                    raise PhoenixError(f"the file {file.path} has become shorter")
+                left -= len(part)
+                await self._send(self._part(part))
+        await self._send(self._part(b"", False))
+
+    def _start_chunked(self, conn: Any) -> None:
+        self.outbox.put(self._head(conn))
+
+    def _write_chunk(self, conn: Any, data: bytes) -> None:
+        if self.closed:
+            raise ClientDisconnected
+        if self._has_body(conn):
+            self.outbox.put(self._part(data), len(data))
+
+    def _end_chunked(self, conn: Any) -> None:
+        self.outbox.put(self._part(b"", False))
+
+    async def drain(self, conn: Any) -> None:
+        await self.outbox.flush(_READ_AHEAD)
+        if self.closed:
+            raise ClientDisconnected
+
+
+class _ASGIWire:
+    """The wire of a WebSocket that an ASGI server speaks: frames, pings and compression are its business."""
+
+    owed_close = None
+
+    def __init__(self, connection: _ASGIConnection, upgraded: Any) -> None:
+        self.server = connection.server
+        self.loop, self.thread = self.server.loop, self.server.thread
+        self.create_task, self.in_worker = self.server.create_task, connection.in_worker
+        self.receive, self.outbox = connection.receive, connection.outbox
+        self.upgraded, self.handler = upgraded, upgraded.handler
+        self.idle = upgraded.idle or _NEVER
+        self.deadline = self.server.now + self.idle
+        self.kept: set[Any] = set()  # what runs callbacks
+        self.resumed: Any = None  # a future, while reading is paused
+        self.over = self.loop.create_future()  # done when there will be no more messages
+        self.all_done = self.loop.create_future()  # ... and the last callback has ended
+
+    @staticmethod
+    def encode(message: Any) -> str | bytes:
+        return message if isinstance(message, str) else bytes(message)
+
+    encode_own = encode
+
+    async def run(self, conn: Any) -> None:
+        import asyncio
+
+        handshake = self.upgraded.handshake
+        cookies = [(name.encode(), value.encode()) for name, value in _header_pairs(conn) if name == "set-cookie"]
+        await self.outbox.send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": cookies})
+        self.server.connections.add(self)
+        self.handler.opened(self)
+        reader = self.loop.create_task(self._read())
+        try:
+            await asyncio.wait([self.over])  # which, unlike `await`, does not cancel it with us
+            await self.outbox.flush()
+            reader.cancel()
+            if self.kept:
+                await asyncio.wait([self.all_done])
+        finally:
+            reader.cancel()
+            self._end(1006)
+            self._leave_server()
+
+    async def _read(self) -> None:
+        import asyncio
+
+        while not self.over.done():
+            message = await self.receive()
+            if message["type"] == "websocket.disconnect":
+                self._end(message.get("code") or 1005)
+                return
+            data = message.get("text")
+            self._received(message.get("bytes") if data is None else data)
+            await asyncio.sleep(0)  # granian 2.8 cannot close while it is asked for more: let an answer be that first
+            if self.resumed is not None:
+                await self.resumed
+                self.resumed = None
+
+    def _received(self, data: Any) -> None:
+        self.deadline = self.server.now + self.idle
+        if self.over.done():
+            return
+        most = self.upgraded.max_size
+        if len(data) > most or isinstance(data, str) and len(data) * 4 > most and len(data.encode()) > most:
+            self.close(1009, "message too big")
+            return
+        try:
+            self.handler.received(data)
+        except Exception:
+            logger.exception("handling a WebSocket message raised an error")
+            self.close(1011, "internal error")
+
+    def _end(self, code: int) -> None:
+        if self.over.done():
+            return
+        self.over.set_result(None)
+        self.deadline = _NEVER
+        self.resume_reading()
+        self.handler.ended("closed", code)
+
+    # --- What the server calls ----------------------------------------------------------------
+
+    def timed_out(self) -> None:
+        self.close(1001, "idle")
+
+    def stop(self) -> None:
+        self.close(1001, "going away")
+
+    def abort(self) -> None:
+        self._end(1006)
+
+    # --- What handlers call -------------------------------------------------------------------
+
+    @property
+    def writing_paused(self) -> bool:
+        return self.outbox.size > _READ_AHEAD
+
+    def write(self, message: str | bytes) -> None:
+        if self.over.done():
+            return
+        kind = "text" if isinstance(message, str) else "bytes"
+        self.outbox.put({"type": "websocket.send", kind: message}, len(message))
+        if self.handler.cuts_slow_readers and self.outbox.size > _MAX_UNSENT:
+            logger.warning("a client did not keep up: %d bytes waited for it, it is cut off", self.outbox.size)
+            self.outbox.waiting.clear()
+            self.cut_off()
+
+    async def drain(self) -> None:
+        await self.outbox.flush(_READ_AHEAD)
+        if self.over.done():
+            raise ClientDisconnected
+
+    def ping(self, payload: bytes) -> None:
+        """ASGI has no pings: the server sends them as it is told to."""
+
+    def close(self, code: int, reason: str) -> None:
+        if not self.over.done():
+            _serialize_close(code, reason)  # raises for a code that may not be sent
+            self.outbox.put({"type": "websocket.close", "code": code, "reason": reason})
+            self._end(code)
+
+    def cut_off(self) -> None:
+        self.server.cut_off += 1
+        self.close(1013, "too slow")
+
+    def pause_reading(self) -> None:
+        if self.resumed is None and not self.over.done():
+            self.resumed = self.loop.create_future()
+
+    def resume_reading(self) -> None:
+        if self.resumed is not None:
+            _wake(self.resumed)
+
+    def keep(self, worker: Any) -> None:
+        self.kept.add(worker)
+
+    def release(self, worker: Any) -> None:
+        self.kept.discard(worker)
+        self._leave_server()
+
+    def _leave_server(self) -> None:
+        if self.over.done() and not self.kept:
+            _wake(self.all_done)
+            self.server.connections.discard(self)
+            self.server.check_drained()
+
+
+# --- Doors: WSGI --------------------------------------------------------------------------
+#
+# Plain functions run in the thread in which the WSGI server calls the app, and so do the generators of responses.
+# An `async def` runs on the one event loop of the process, which a thread beside keeps going from request to request:
+# connections to a database, tasks and channels belong to a loop, and would not outlive one that each request had for
+# itself. While the server's thread waits for it, it does what the loop has for worker threads.
+
+
+def _serve_beside(endpoint: Endpoint) -> Server:
+    """Start a server that does not listen, on a loop in a thread of its own."""
+    import asyncio
+    import atexit
+    import threading
+    from concurrent.futures import Future
+
+    started: Future[Server] = Future()
+
+    async def live() -> None:
+        server = endpoint.make_server()
+        try:
+            await server.start(listen=False)
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the server
+            started.set_exception(error)
+            return
+        started.set_result(server)
+        await server.ended
+
+    threading.Thread(target=lambda: asyncio.run(live()), name="phoenix-loop", daemon=True).start()
+    server = started.result()
+    atexit.register(lambda: server.loop.is_closed() or _on_loop_of(server, server.stop()).result())
+    return server
+
+
+def _on_loop_of(server: Server, coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run_coroutine_threadsafe(coroutine, server.loop)
+
+
+def _conn_of_environ(endpoint: Endpoint, environ: Mapping[str, Any], adapter: Adapter) -> Conn:
+    fields = {key[5:].replace("_", "-").lower(): [value] for key, value in environ.items() if key.startswith("HTTP_")}
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            fields[key.replace("_", "-").lower()] = [environ[key]]
+    scheme = environ["wsgi.url_scheme"]
+    named = environ["SERVER_NAME"], environ["SERVER_PORT"]
+    host, port = _host_and_port(environ.get("HTTP_HOST", ""), scheme, *named)
+    root = quote(environ.get("SCRIPT_NAME", "").encode("latin-1")).rstrip("/")
+    path = environ.get("PATH_INFO", "").encode("latin-1")
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""  # it tells %2F from a slash
+    raw = _below(root, raw.partition("?")[0])
+    conn = Conn(
+        environ["REQUEST_METHOD"], raw if unquote_to_bytes(raw) == path else quote(path) or "/",
+        environ.get("QUERY_STRING", ""), fields, scheme, host, port, environ.get("REMOTE_ADDR", ""), adapter, endpoint,
+    )  # fmt: skip
+    conn.script_name = [segment for segment in root.split("/") if segment]
+    conn._in_worker = True
+    return conn
+
+
+class _WSGIConnection(Adapter):
+    """The far side of a conn that came by WSGI."""
+
+    __slots__ = ("server", "environ", "start_response", "left", "thread", "jobs", "write", "written", "why_no_poll")
+
+    def __init__(self, server: Server, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> None:
+        self.server = server
+        self.environ, self.start_response = environ, start_response
+        length = environ.get("CONTENT_LENGTH")
+        self.left = int(length) if length else None if environ.get("wsgi.input_terminated") else 0  # of the body
+        self.thread = _get_ident()
+        self.jobs = _Workers(0)  # what is to be done in this thread
+        self.write: Any = None
+        self.written: Any = None  # a future of what was sent last from the loop
+        threads_of_one_process = environ["wsgi.multithread"] and not environ["wsgi.multiprocess"]
+        self.why_no_poll = "" if threads_of_one_process else _NO_LONG_POLL
+
+    def answer(self, conn: Any) -> Iterable[bytes]:
+        answered = conn.endpoint.dispatch(conn)
+        if not isinstance(answered, BaseConn):
+            self._wait_for(answered)
+        conn._in_worker = True
+        if conn.state == "upgraded":
+            conn = _refused(conn, _NO_WEBSOCKET)
+        parts = self._parts(conn)
+        if conn.state == "sent":
+            return list(parts)
+        return parts
+
+    def _wait_for(self, coroutine: Any) -> Any:
+        """Return what a coroutine on the loop returns; meanwhile do what is to be done in this thread."""
+        future = _on_loop_of(self.server, coroutine)
+        future.add_done_callback(lambda _: self.jobs.end())
+        self.jobs.work()
+        return future.result()
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.jobs.run(self.server.loop, call, *arguments)
+
+    # --- The body -----------------------------------------------------------------------------
+
+    def whole_body(self, conn: Any) -> bytes | None:
+        if self.left == 0:
+            return b""
+        return b"".join(conn.body) if self.left is not None and conn._in_worker else None
+
+    async def read(self, conn: Any) -> bytes:
+        return await self.in_worker(self._read)  # type: ignore[no-any-return]
+
+    def read_blocking(self, conn: Any) -> bytes:
+        if _get_ident() != self.thread:
+            raise PhoenixError(_WOULD_BLOCK)
+        return self._read()
+
+    def _read(self) -> bytes:
+        size = _READ_AHEAD if self.left is None else min(self.left, _READ_AHEAD)
+        data: bytes = self.environ["wsgi.input"].read(size) if size else b""
+        if self.left is not None:
+            if size and not data:
+                raise ClientDisconnected("the client ended in the middle of the body")
+            self.left -= len(data)
+        return data
+
+    # --- The response -------------------------------------------------------------------------
+
+    def _start(self, conn: Any, length: int | None = None) -> None:
+        headers = _header_pairs(conn)
+        if length is not None and conn.status not in _WITHOUT_BODY:
+            headers.append(("content-length", str(length)))
+        self.write = self.start_response(f"{conn.status} {_phrase_of(str(conn.status))}", headers)
+
+    def _parts(self, conn: Any) -> Iterator[bytes]:
+        """Return the parts of a response whose head is sent now."""
+        state, body = conn.state, conn.resp_body
+        has_body = conn.method != "HEAD" and conn.status not in _WITHOUT_BODY
+        if state == "sent":
+            body = _bytes_of(body)
+            self._start(conn, len(body))
+            parts: Any = (body,)
+        elif state == "file":
+            parts = _parts_of_file(open(body.path, "rb", buffering=0), body)
+            self._start(conn, body.length)
+        elif state == "chunked":
+            parts = ()
+            if body is not None:
+                self._start(conn)
+                parts = self._taken(body) if hasattr(body, "__aiter__") else body
+        else:
+            raise PhoenixError("the response broke off; the error is in the log")  # so that the server closes
+        return self._sent(conn, parts, has_body)
+
+    def _sent(self, conn: Any, parts: Any, has_body: bool) -> Iterator[bytes]:
+        try:
+            for part in parts if has_body else ():
+                if part:
+                    yield part.encode() if isinstance(part, str) else part
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+            if conn._after:
+                _clean_up(conn)
+
+    def _taken(self, parts: Any) -> Iterator[str | bytes]:
+        """Take the parts of an async generator, which runs on the loop."""
+
+        async def next_part() -> Any:
+            return await anext(parts, None)
+
+        try:
+            while (part := self._wait_for(next_part())) is not None:
+                yield part
+        finally:
+            if hasattr(parts, "aclose"):
+                self._wait_for(parts.aclose())
+
+    def start_chunked(self, conn: Any) -> None:
+        self._here(self._start, conn)
+
+    def send_chunk(self, conn: Any, data: bytes) -> None:
+        if conn.method != "HEAD":
+            self._here(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.write(data)
+        except OSError:
+            raise ClientDisconnected from None
+
+    def _here(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call in the thread of the WSGI server."""
+        if _get_ident() == self.thread:
+            call(*arguments)
+        else:
+            self.written = self.jobs.run(self.server.loop, call, *arguments)
+
+    async def drain(self, conn: Any) -> None:
+        if self.written is not None:
+            await self.written
+
+
+def _parts_of_file(stream: Any, file: Any) -> Iterator[bytes]:
+    with stream:
+        stream.seek(file.offset)
+        left = file.length
+        while left:
+            part = stream.read(min(_READ_AHEAD, left))
+            if not part:
+                raise PhoenixError(f"the file {file.path} has become shorter")
+            left -= len(part)
+            yield part
+
+
 # --- The endpoint -------------------------------------------------------------------------
 
 _ENDPOINT_OPTIONS: dict[str, Any] = {
@@ -12882,6 +13551,8 @@ class Endpoint(metaclass=_Recording):
         self._compile_views()
         self.pubsub: PubSub = self.options["pubsub"] or PubSub()
         self.server: Server | None = None
+        self._opening: Any = None  # the task that starts the server behind a door
+        self._opening_lock = _allocate_lock()
         self._children: _Children | None = None
         self.gave_up = False  # a child crashed too often, and that stopped the server
         self._stop_task: Any = None
@@ -13286,6 +13957,44 @@ class Endpoint(metaclass=_Recording):
             for route in getattr(router, "routes", ()):
                 if isinstance(route.plug, _LongPollPlug):
                     route.plug.mount.stop()
+
+    async def __call__(
+        self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
+    ) -> None:
+        """Be an ASGI 3 application, with WebSockets, which any ASGI server can serve: ``uvicorn app:app``."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await _live(self, receive, send)
+            return
+        connection = _ASGIConnection(await self._behind_door(), f"{kind}.response", receive, send)
+        if kind == "websocket":
+            connection.kind = "websocket.http.response"
+            await receive()  # that it wants to connect
+        await connection.answer(_conn_of_scope(self, scope, connection))
+
+    async def _behind_door(self) -> Server:
+        """Return the server that lends the requests of an ASGI server what they need, started for the first of them."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if self.server is None or self.server.loop is not loop or self.server.stopping:
+            self.server = self.make_server()
+            self.server.loop = loop
+            self._opening = loop.create_task(self.server.start(listen=False))
+        if self._opening is not None and not self._opening.done():
+            await asyncio.shield(self._opening)
+        return self.server
+
+    def wsgi(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Be a WSGI application, for servers that are given this method: ``waitress-serve app:app.wsgi``.
+
+        WebSockets do not come this way, and an ``async def`` runs on a loop beside.
+        """
+        with self._opening_lock:
+            if self.server is None or self.server.stopping:
+                self.server = _serve_beside(self)
+        connection = _WSGIConnection(self.server, environ, start_response)
+        return connection.answer(_conn_of_environ(self, environ, connection))
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until SIGINT or SIGTERM; then let open requests end, and return."""

@@ -6,6 +6,7 @@ Every server here is the real one, in a process of its own.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -14,10 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
 DOORS = ROOT / "tests" / "doors"
@@ -259,3 +263,453 @@ def test_two_apps_take_one_socket_of_systemd_each(run: Any, tmp_path: Path) -> N
     assert server.get("/").text == "one"
     server.place = ports[1]
     assert server.get("/").text == "two"
+
+
+# --- What holds at every door -------------------------------------------------------------------
+
+
+def uvicorn(place: int) -> list[Any]:
+    return [program("uvicorn"), "app:app", "--port", str(place), "--no-access-log"]
+
+
+def hypercorn(place: int) -> list[Any]:
+    return [program("hypercorn"), "app:app", "--bind", f"127.0.0.1:{place}", "--graceful-timeout", "3"]
+
+
+def granian(place: int) -> list[Any]:
+    return [program("granian"), "app:app", "--interface", "asgi", "--port", str(place), "--no-access-log"]
+
+
+def gunicorn_sync(place: int) -> list[Any]:
+    return [program("gunicorn"), "app:wsgi", "--bind", f"127.0.0.1:{place}"]
+
+
+def gunicorn_gthread(place: int) -> list[Any]:
+    return [*gunicorn_sync(place), "--threads", "8"]
+
+
+def waitress(place: int) -> list[Any]:
+    return [program("waitress-serve"), "--listen", f"127.0.0.1:{place}", "app:app.wsgi"]
+
+
+def validated(place: int) -> list[Any]:
+    return [sys.executable, DOORS / "validated.py", str(place)]
+
+
+def own(place: int) -> list[Any]:
+    return [*OWN_SERVER, "--port", str(place)]
+
+
+ASGI = [uvicorn, hypercorn, granian]
+WSGI = [gunicorn_sync, gunicorn_gthread, waitress, validated]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Program]]:
+    """Start the app behind a door, once for all tests that ask for it."""
+    folder, programs = tmp_path_factory.mktemp("doors"), {}
+
+    def start(door: Any) -> Program:
+        if door not in programs:
+            port = free_port()
+            notes = {"DOORS_NOTES": str(folder / door.__name__)}
+            programs[door] = Program(door(port), port, folder / f"{door.__name__}.log", notes)
+        programs[door].wait_until_listening()
+        return programs[door]
+
+    yield start
+    for each in programs.values():
+        each.kill()
+
+
+@pytest.fixture(params=[own, *ASGI, *WSGI], ids=lambda door: door.__name__)
+def server(request: pytest.FixtureRequest, serve: Any) -> Program:
+    started: Program = serve(request.param)
+    return started
+
+
+def test_a_request_comes_in_whole(server: Program) -> None:
+    answer = server.get("/pages/caf%C3%A9?a=1&b=%20", host="example.com:8080", cookie="a=b")
+    found = json.loads(answer.body)
+    assert answer.status == 200
+    assert found["path"] == "/pages/caf%C3%A9"
+    assert found["query"] == "a=1&b=%20"
+    assert found["params"] == {"page": "café", "a": "1", "b": " "}
+    assert (found["scheme"], found["host"], found["port"]) == ("http", "example.com", 8080)
+    assert found["remote_ip"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("door", [own, *ASGI, gunicorn_sync, waitress], ids=lambda door: door.__name__)
+def test_a_slash_in_a_segment_is_told_from_one_between_segments(serve: Any, door: Any) -> None:
+    assert json.loads(serve(door).get("/pages/a%2Fb").body)["params"] == {"page": "a/b"}
+
+
+def test_forms_and_json_are_parsed(server: Program) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = server.send("POST", "/pages/a", "user[name]=Ann", form)
+    assert json.loads(answer.body)["params"] == {"page": "a", "user": {"name": "Ann"}}
+    answer = server.send("POST", "/pages/a", '{"n": [1]}', {"content-type": "application/json"})
+    assert json.loads(answer.body)["params"] == {"page": "a", "n": [1]}
+
+
+def test_an_upload_is_parsed(server: Program) -> None:
+    body = b'--b\r\ncontent-disposition: form-data; name="t"\r\n\r\n' + b"x" * 200_000 + b"\r\n--b--\r\n"
+    answer = server.send("POST", "/pages/a", body, {"content-type": "multipart/form-data; boundary=b"})
+    assert json.loads(answer.body)["params"] == {"page": "a", "t": "x" * 200_000}
+
+
+@pytest.mark.parametrize("door", [own, uvicorn, granian, *WSGI], ids=lambda door: door.__name__)
+def test_a_body_over_the_limit_is_refused(serve: Any, door: Any) -> None:  # hypercorn closes before it can be read
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert serve(door).send("POST", "/pages/a", "a=" + "b" * 1_000_001, form).status == 413
+
+
+def test_a_body_streams_in(server: Program) -> None:
+    answer = server.send("POST", "/count", b"x" * 3_000_000, {"content-type": "application/octet-stream"})
+    assert (answer.status, answer.text.split()[0]) == (200, "3000000")
+
+
+@pytest.mark.parametrize("door", [own, *ASGI, *WSGI[:-1]], ids=lambda door: door.__name__)
+def test_a_chunked_body_streams_in_and_out(serve: Any, door: Any) -> None:
+    parts = [bytes([number]) * 70_000 for number in range(20)]
+    answer = serve(door).send("POST", "/echo", iter(parts), {"content-type": "application/octet-stream"}, chunked=True)
+    assert (answer.status, answer.body) == (200, b"".join(parts))
+
+
+def test_a_body_of_known_length_streams_in_and_out_through_an_async_def(server: Program) -> None:
+    sent = os.urandom(1_000_000)
+    answer = server.send("PUT", "/echo", sent, {"content-type": "application/octet-stream"})
+    assert (answer.status, answer.body) == (200, sent)
+
+
+def test_the_session_and_several_cookies_come_and_go(server: Program) -> None:
+    first = server.get("/visits")
+    assert first.text == "1"
+    assert len(first.headers["set-cookie"]) == 2
+    cookies = "; ".join(cookie.partition(";")[0] for cookie in first.headers["set-cookie"])
+    assert server.get("/visits", cookie=cookies).text == "2"
+
+
+def test_an_async_def_answers(server: Program) -> None:
+    assert server.get("/later").text.startswith("later, ")
+
+
+def test_generators_stream(server: Program) -> None:
+    assert server.get("/generated").text.startswith("one ")
+    assert server.get("/generated_later").text == "one two"
+
+
+def test_chunks_are_pushed(server: Program) -> None:
+    assert server.get("/pushed").text == "0,1,2,"
+
+
+@pytest.mark.parametrize(
+    "path", ["/pages/a", "/file", "/app.py", "/generated", "/generated_later", "/pushed", "/later"]
+)
+def test_a_head_request_gets_the_headers_alone(server: Program, path: str) -> None:
+    whole, head = server.get(path), server.send("HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_files_are_sent_whole_and_in_part(server: Program, tmp_path: Path) -> None:
+    source = (DOORS / "app.py").read_bytes()
+    assert server.get("/file").body == source
+    answer = server.get("/app.py", range="bytes=5-9")
+    assert (answer.status, answer.body) == (206, source[5:10])
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(1_000_000))
+    answer = server.get(f"/large?path={large}")
+    assert answer.body == large.read_bytes()[5:]
+    assert answer.headers["content-length"] == ["999995"]
+
+
+def test_a_response_without_a_body_has_none(server: Program) -> None:
+    answer = server.get("/nothing")
+    assert (answer.status, answer.body) == (204, b"")
+    assert "content-length" not in answer.headers or answer.headers["content-length"] == ["0"]
+
+
+def test_a_file_that_did_not_change_is_not_sent_again(server: Program) -> None:
+    etag = server.get("/app.py").headers["etag"][0]
+    answer = server.get("/app.py", **{"if-none-match": etag})
+    assert (answer.status, answer.body) == (304, b"")
+
+
+def test_an_error_becomes_a_page(server: Program) -> None:
+    assert server.get("/fail").status == 500
+    assert server.get("/unknown").status == 404
+    assert "it fails, as it should" in server.log
+
+
+def test_a_response_that_breaks_off_does_not_look_complete(server: Program) -> None:
+    connection = server.connection()
+    connection.request("GET", "/break_off")
+    answer = connection.getresponse()
+    if answer.chunked:
+        with pytest.raises(http.client.IncompleteRead):
+            answer.read()
+    else:  # the end of the connection is the end: nobody can tell
+        assert answer.read() == b"begun"
+    connection.close()
+
+
+def test_many_requests_at_once_get_their_own_answers(server: Program) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda number: json.loads(server.get(f"/pages/{number}").body)["params"]["page"], range(40))
+        assert list(found) == [str(number) for number in range(40)]
+
+
+# --- ASGI ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=ASGI, ids=lambda door: door.__name__)
+def asgi(request: pytest.FixtureRequest, serve: Any) -> Program:
+    started: Program = serve(request.param)
+    return started
+
+
+@pytest.fixture(params=[own, *ASGI], ids=lambda door: door.__name__)
+def speaker(request: pytest.FixtureRequest, serve: Any) -> Program:
+    """A server that speaks WebSocket."""
+    started: Program = serve(request.param)
+    return started
+
+
+def open_websocket(server: Program, path: str, **options: Any) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{server.place}{path}", open_timeout=TIMEOUT, close_timeout=TIMEOUT, **options)
+
+
+def test_a_plain_websocket_echoes_text_and_bytes(speaker: Program) -> None:
+    with open_websocket(speaker, "/plain", subprotocols=["chat.v2", "chat.v1"]) as ws:
+        assert ws.subprotocol == "chat.v1"
+        assert ws.recv(TIMEOUT) == "chat.v1 /plain"
+        for message in ("hé", b"\x00\xff", "x" * 200_000, ""):
+            ws.send(message)
+            assert ws.recv(TIMEOUT) == message
+
+
+def test_a_websocket_without_subprotocols_has_none(speaker: Program) -> None:
+    with open_websocket(speaker, "/plain") as ws:
+        assert ws.subprotocol is None
+        assert ws.recv(TIMEOUT) == "None /plain"
+
+
+def test_the_app_closes_a_websocket_with_a_code_and_a_reason(speaker: Program) -> None:
+    with open_websocket(speaker, "/plain") as ws:
+        ws.recv(TIMEOUT)
+        ws.send("close")
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as you wish")
+
+
+@pytest.mark.parametrize("door", [own, uvicorn, granian], ids=lambda door: door.__name__)  # hypercorn tells 1006
+def test_the_app_is_told_the_code_with_which_the_client_closes(run: Any, notes: Any, door: Any) -> None:
+    port = free_port()
+    server = run(door(port), port)
+    with open_websocket(server, "/plain") as ws:
+        ws.recv(TIMEOUT)
+        ws.close(4002, "bye")
+    server.wait_for(lambda: "closed:4002" in notes(), f"the app was not told: {notes()}")
+
+
+@pytest.mark.parametrize("path", ["/plain", "/ws/websocket?vsn=2.0.0"])
+def test_a_page_of_another_site_may_not_connect(speaker: Program, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        open_websocket(speaker, path, origin="https://evil.example").close()
+    assert refused.value.response.status_code == 403
+    with open_websocket(speaker, path, origin=f"http://127.0.0.1:{speaker.place}"):
+        pass
+
+
+def test_a_websocket_to_an_unknown_path_is_refused(speaker: Program) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        open_websocket(speaker, "/unknown").close()
+    assert refused.value.response.status_code in (403, 404)  # not every server can send more than 403
+
+
+def test_an_ordinary_request_for_a_websocket_is_told_to_upgrade(speaker: Program) -> None:
+    assert speaker.get("/plain").status == 426
+
+
+class Chat:
+    """A client of channels that speaks as phoenix.js does (V2)."""
+
+    def __init__(self, server: Program) -> None:
+        self.ws = open_websocket(server, "/ws/websocket?vsn=2.0.0", subprotocols=["phoenix"])
+        self.ref = 0
+
+    def push(self, topic: str, event: str, payload: Any) -> str:
+        self.ref += 1
+        ref = str(self.ref)
+        self.ws.send(json.dumps(["1", ref, topic, event, payload]))
+        return ref
+
+    def recv(self) -> list[Any]:
+        found: list[Any] = json.loads(self.ws.recv(TIMEOUT))
+        return found
+
+    def join(self, topic: str) -> Any:
+        ref = self.push(topic, "phx_join", {})
+        answer = self.recv()
+        assert answer[1:4] == [ref, topic, "phx_reply"]
+        return answer[4]
+
+
+def test_a_chat_over_channels(speaker: Program) -> None:
+    ann, bob = Chat(speaker), Chat(speaker)
+    with ann.ws, bob.ws:
+        assert ann.join("rooms:secret") == {"status": "error", "response": {"reason": "unauthorized"}}
+        for client in (ann, bob):
+            assert client.join("rooms:lobby") == {"status": "ok", "response": {"joined": "lobby"}}
+        ref = ann.push("rooms:lobby", "new:msg", {"body": "hi"})
+        said = [None, None, "rooms:lobby", "new:msg", {"body": "hi"}]
+        assert bob.recv() == said
+        assert sorted([ann.recv(), ann.recv()], key=lambda message: str(message[1])) == [
+            ["1", ref, "rooms:lobby", "phx_reply", {"status": "ok", "response": {"body": "hi"}}], said,
+        ]  # fmt: skip
+        bob.push("phoenix", "heartbeat", {})
+        assert bob.recv()[3:] == ["phx_reply", {"status": "ok", "response": {}}]
+
+
+def test_binary_messages_of_channels(speaker: Program) -> None:
+    chat = Chat(speaker)
+    with chat.ws:
+        chat.join("rooms:lobby")
+        header = bytes([0, 1, 1, 11, 5])
+        chat.ws.send(header + b"1" + b"7" + b"rooms:lobby" + b"bytes" + b"\x00\xff")
+        answer = chat.ws.recv(TIMEOUT)
+        assert answer == bytes([1, 1, 1, 11, 2]) + b"1" + b"7" + b"rooms:lobby" + b"ok" + b"\xff\x00"
+
+
+def test_the_older_serializers(speaker: Program) -> None:
+    with open_websocket(speaker, "/ws/websocket?vsn=1.0.0") as ws:
+        ws.send(json.dumps({"topic": "rooms:lobby", "event": "phx_join", "payload": {}, "ref": "1", "join_ref": "1"}))
+        assert json.loads(ws.recv(TIMEOUT))["payload"] == {"status": "ok", "response": {"joined": "lobby"}}
+    with open_websocket(speaker, "/ws") as ws:
+        ws.send(json.dumps({"channel": "rooms", "topic": "lobby", "event": "join", "message": {}}))
+        ws.send(json.dumps({"channel": "rooms", "topic": "lobby", "event": "new:msg", "message": {"body": "hi"}}))
+        while (found := json.loads(ws.recv(TIMEOUT)))["event"] != "new:msg":
+            pass
+        assert found["message"] == {"body": "hi"}
+
+
+@pytest.mark.parametrize("door", [own, *ASGI, gunicorn_gthread, waitress], ids=lambda door: door.__name__)
+def test_channels_over_long_poll(serve: Any, door: Any) -> None:
+    server = serve(door)
+    url = "/ws/longpoll?vsn=2.0.0"
+    token = json.loads(server.get(url).body)["token"]
+    url = f"{url}&token={token}"
+    join = json.dumps(["1", "1", "rooms:lobby", "phx_join", {}])
+    assert json.loads(server.send("POST", url, join, {"content-type": "application/json"}).body) == {"status": 200}
+    found = json.loads(server.get(url).body)
+    assert found["status"] == 200
+    assert json.loads(found["messages"][0])[3:] == ["phx_reply", {"status": "ok", "response": {"joined": "lobby"}}]
+    with ThreadPoolExecutor(1) as pool:  # what is said while a poll waits answers it
+        waiting = pool.submit(server.get, url)
+        said = json.dumps(["1", "2", "rooms:lobby", "new:msg", {"body": "hi"}])
+        server.send("POST", url, said, {"content-type": "application/json"})
+        events = [json.loads(message)[3] for message in json.loads(waiting.result(TIMEOUT).body)["messages"]]
+    assert events and set(events) <= {"new:msg", "phx_reply"}
+
+
+@pytest.mark.parametrize("door", [own, *ASGI], ids=lambda door: door.__name__)
+def test_children_and_open_channels_end_with_the_server(run: Any, notes: Any, door: Any) -> None:
+    port = free_port()
+    server = run(door(port), port)
+    assert server.get("/pages/a").status == 200
+    assert notes() == ["started"]
+    chat = Chat(server)
+    with chat.ws:
+        chat.join("rooms:lobby")
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
+            chat.recv()
+    assert closed.value.rcvd is None or closed.value.rcvd.code in (1000, 1001, 1012, 1011)  # what hypercorn says
+    server.process.wait(TIMEOUT)
+    assert "started" in notes() and "stopped" in notes(), server.log
+    assert any(note.startswith("left:") for note in notes())
+
+
+@pytest.mark.parametrize("door", [own, *ASGI], ids=lambda door: door.__name__)
+def test_a_stream_ends_when_its_client_has_gone(run: Any, notes: Any, door: Any) -> None:
+    port = free_port()
+    server = run(door(port), port)
+    connection = server.connection()
+    connection.request("GET", "/forever")
+    answer = connection.getresponse()
+    assert answer.read(5) == b"tick\n"
+    assert notes()[-1] == "streaming"
+    answer.close()
+    connection.close()
+    server.wait_for(lambda: notes()[-1] == "streamed", "the handler goes on without its client")
+
+
+def test_asgi_under_a_root_path(run: Any) -> None:
+    port = free_port()
+    server = run([*uvicorn(port), "--root-path", "/below"], port)
+    found = json.loads(server.get("/pages/a").body)
+    assert (found["path"], found["script_name"], found["url"]) == ("/pages/a", ["below"], "/below/pages/x")
+
+
+def test_without_a_lifespan_the_children_start_with_the_first_request(run: Any, notes: Any) -> None:
+    port = free_port()
+    server = run([*uvicorn(port), "--lifespan", "off"], port)
+    assert notes() == []
+    assert server.get("/pages/a").status == 200
+    assert notes() == ["started"]
+
+
+# --- WSGI ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [gunicorn_sync, gunicorn_gthread, waitress], ids=lambda door: door.__name__)
+def test_plain_functions_run_in_the_thread_of_the_wsgi_server(serve: Any, door: Any) -> None:
+    server = serve(door)
+    name = {gunicorn_sync: "MainThread", gunicorn_gthread: "ThreadPoolExecutor-", waitress: "waitress-"}[door]
+    assert json.loads(server.get("/pages/a").body)["thread"].startswith(name)
+    assert server.get("/generated").text.startswith(f"one {name}")
+    counted = server.send("POST", "/count", b"abc", {"content-type": "application/octet-stream"})
+    assert counted.text.startswith(f"3 {name}")
+
+
+@pytest.mark.parametrize("door", WSGI, ids=lambda door: door.__name__)
+def test_a_websocket_is_answered_with_the_doors_it_may_use(serve: Any, door: Any) -> None:
+    answer = serve(door).get("/plain", **UPGRADE)
+    assert answer.status == 501
+    assert "GunicornWorker" in answer.text and "uvicorn app:app" in answer.text
+
+
+UPGRADE = {
+    "upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2", "--threads", "2"]])
+def test_a_poll_where_it_cannot_work_is_told_so(run: Any, options: list[str]) -> None:
+    port = free_port()
+    server = run([*gunicorn_sync(port), *options], port)
+    answer = server.get("/ws/longpoll?vsn=2.0.0")
+    assert answer.status == 501
+    assert "one process with several threads" in answer.text
+
+
+@pytest.mark.parametrize("door", [gunicorn_sync, waitress], ids=lambda door: door.__name__)
+def test_children_run_beside_a_wsgi_server(run: Any, notes: Any, door: Any) -> None:
+    port = free_port()
+    server = run(door(port), port)
+    assert server.get("/later").status == 200
+    assert notes() == ["started"]
+    server.process.send_signal(signal.SIGTERM if door is gunicorn_sync else signal.SIGINT)
+    server.process.wait(TIMEOUT)
+    assert notes() == ["started", "stopped"], server.log
+
+
+def test_the_validator_of_wsgi_has_nothing_to_complain_of(serve: Any) -> None:
+    server = serve(validated)
+    for path in ("/pages/a", "/later", "/generated", "/pushed", "/file", "/nothing", "/fail", "/visits"):
+        server.get(path)
+    assert "AssertionError" not in server.log and "Warning" not in server.log, server.log
