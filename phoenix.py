@@ -11662,6 +11662,154 @@ def _is_this_machine(host: str) -> bool:
     return host == "localhost" or bool(re.fullmatch(r"[\d.]+|\[.*\]|.+\.local(host)?", host))
 
 
+# --- Proxies and https --------------------------------------------------------------------
+#
+# To a server behind a proxy every request seems to come from the proxy, and by http. Whom it
+# came from, and how, stands in headers that the proxy adds; but so can anybody, so they are
+# believed from the addresses in `trusted_proxies` only. A chain of proxies writes a list, each
+# at its end the address that called it. Read backwards, an entry is true as long as the one
+# behind it is a proxy that is trusted; the first that is not is the client.
+#
+# Sources: RFC 7239 (Forwarded), RFC 6797 (HSTS), Plug.RewriteOn, Plug.SSL.
+
+_ABOUT_REQUEST = ("for", "proto", "host", "port")
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies say wss of a WebSocket
+_NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\w+)?|([0-9.]+)(?::\w+)?|([0-9A-Fa-f:.]+)").fullmatch
+_FORWARDED = re.compile(r"""[ \t]*(\w+)=(?:([^\s;,"]+)|"((?:[^"\\]|\\.)*)")[ \t]*([;,]|$)""").match
+
+
+class _TrustedProxies:
+    """Plug: take client, scheme, host and port from what trusted proxies say; *proxies* are addresses and networks."""
+
+    def __init__(self, proxies: Sequence[str]) -> None:
+        from ipaddress import ip_network
+
+        self.trusts_unix = "unix" in proxies
+        try:
+            self.networks = [ip_network(proxy) for proxy in proxies if proxy != "unix"]
+        except ValueError as error:
+            raise ConfigError(
+                f"trusted_proxies={proxies!r}: {error}.\n"
+                'Expected addresses and networks such as "127.0.0.1" and "10.0.0.0/8", or "unix" for Unix sockets.'
+            ) from None
+        self.find = functools.lru_cache(1024)(self._find)
+
+    def _find(self, node: str) -> tuple[str, bool] | None:
+        """Return the address that *node* names, and whether to trust it; ``None`` when it names none."""
+        from ipaddress import ip_address
+
+        found = _NODE(node)
+        try:
+            address: Any = ip_address((found[1] or found[2] or found[3]) if found else node)
+        except ValueError:
+            return None
+        address = getattr(address, "ipv4_mapped", None) or address
+        return str(address), any(address in network for network in self.networks)
+
+    def __call__(self, conn: Any) -> Any:
+        _, is_trusted = self.find(conn.remote_ip) or ("", self.trusts_unix and not conn.remote_ip)
+        if not is_trusted:
+            return conn
+        said = _said_by_proxies(conn._req_headers)
+        hops = 0
+        while is_trusted and hops < len(said["for"]):
+            hops += 1
+            found = self.find(said["for"][-hops])
+            if found is None:
+                break  # who it is stays unknown, and nobody vouches for what stands before
+            conn.remote_ip, is_trusted = found
+        scheme, host, port = (
+            values[-min(max(hops, 1), len(values))] if values else "" for values in map(said.get, _ABOUT_REQUEST[1:])
+        )
+        if scheme or host or port:
+            self._rewrite(conn, _SCHEMES.get(scheme.lower(), conn.scheme), host, port)
+        return conn
+
+    def _rewrite(self, conn: Any, scheme: str, host: str, port: str) -> None:
+        for text in (host, conn._req_header("host")):
+            try:
+                conn.host, number = _parse_host(text)
+                break
+            except HTTPProtocolError:
+                number = 0
+        if port.isdecimal() and 0 < int(port[:6]) < 65_536:
+            number = int(port)
+        conn.scheme, conn.port = scheme, number or (443 if scheme == "https" else 80)
+        authority = _base_url(scheme, conn.host, conn.port).partition("://")[2]
+        conn._req_headers = {**conn._req_headers, "host": [authority]}
+
+
+def _said_by_proxies(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return what the headers say of client, scheme, host and port: lists, whose last entries are of the nearest proxy.
+
+    ``Forwarded`` counts where there is no ``X-Forwarded-...``: a proxy sets one kind, and may let the other pass.
+    """
+    if any(f"x-forwarded-{name}" in headers for name in _ABOUT_REQUEST):
+        lines = {name: ",".join(headers.get(f"x-forwarded-{name}", ())) for name in _ABOUT_REQUEST}
+        return {name: [part.strip() for part in line.split(",")] if line else [] for name, line in lines.items()}
+    elements = _parse_forwarded(",".join(headers.get("forwarded", ())))
+    return {name: [element.get(name, "") for element in elements] for name in _ABOUT_REQUEST}
+
+
+def _parse_forwarded(header: str) -> list[dict[str, str]]:
+    """Take a header ``Forwarded`` apart (RFC 7239 §4); one that is malformed says nothing.
+
+    >>> _parse_forwarded('for="[2001:db8::1]:4711";proto=https, for=10.0.0.7')
+    [{'for': '[2001:db8::1]:4711', 'proto': 'https'}, {'for': '10.0.0.7'}]
+    """
+    elements: list[dict[str, str]] = []
+    at, separator = 0, ","
+    while at < len(header):
+        found = _FORWARDED(header, at)
+        if found is None:
+            return []
+        if separator == ",":
+            elements.append({})
+        name, value = found[1].lower(), found[2] or re.sub(r"\\(.)", r"\1", found[3] or "")
+        if name in elements[-1]:
+            return []
+        elements[-1][name] = value
+        at, separator = found.end(), found[4]
+    return elements
+
+
+class _ForceSSL:
+    """Plug: send what comes by http on to https, and tell browsers to use https from then on (*hsts*).
+
+    They remember it for *max_age* seconds, *include_subdomains* for all below this host as well; *preload* asks for a
+    place in the list that browsers come with. *host* (and port) is where to send to, unless it is what was asked for.
+    *exclude* holds hosts, and paths such as ``"/health"``, that may be asked for by http.
+    """
+
+    def __init__(
+        self,
+        *,
+        hsts: bool = True,
+        max_age: int = 31_536_000,
+        include_subdomains: bool = False,
+        preload: bool = False,
+        host: str | None = None,
+        exclude: Sequence[str] = ("localhost", "127.0.0.1", "[::1]"),
+    ) -> None:
+        flags = "; includeSubDomains" * include_subdomains + "; preload" * preload
+        self.hsts = f"max-age={int(max_age)}{flags}" if hsts else None
+        self.host = host
+        if isinstance(exclude, str):
+            raise ConfigError(f"exclude={exclude!r} in force_ssl=...: expected a list of hosts and paths")
+        self.hosts = frozenset(each.lower() for each in exclude if not each.startswith("/"))
+        self.paths = tuple(each.rstrip("/") + "/" for each in exclude if each.startswith("/"))
+
+    def __call__(self, conn: Any) -> Any:
+        if conn.host in self.hosts or (self.paths and f"{conn.request_path}/".startswith(self.paths)):
+            return conn
+        if conn.scheme == "https":
+            return conn.put_resp_header("strict-transport-security", self.hsts) if self.hsts else conn
+        place = f"https://{self.host}" if self.host else conn.endpoint.secure_url(conn.host)
+        query = f"?{conn.query_string}" if conn.query_string else ""
+        conn.put_resp_header("location", f"{place}{conn.request_path}{query}")
+        return conn.send_resp(301 if conn.method in ("GET", "HEAD") else 307, "").halt()  # 307: with the same method
+
+
 # --- Static files -------------------------------------------------------------------------
 
 
@@ -13423,6 +13571,8 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "url": {},  # host, scheme, port, path: what generated URLs begin with
     "http": {},  # host and port to listen on (PORT, or 4000, unless set), or uds, a Unix socket; False for none
     "https": {},  # port, keyfile and certfile (PEM), password, host; or context, an ssl.SSLContext
+    "force_ssl": False,  # True or a dict: hsts, max_age, include_subdomains, preload, host, exclude
+    "trusted_proxies": (),  # addresses and networks of the proxies whose headers are believed
     "secret_key_base": None,  # at least 64 bytes; or a list, the newest first
     "debug_errors": None,  # the page for developers; on in dev unless set
     "render_errors": None,  # the view of error pages; ErrorView beside the router unless set
@@ -13582,6 +13732,8 @@ class Endpoint(metaclass=_Recording):
                 raise ConfigError(f"{name}={value!r}: expected a dict{off}")
             if name in _KEYS and not is_off:
                 _check_keys(name, value, _KEYS[name])
+            if name == "force_ssl" and not isinstance(value, (bool, Mapping)):
+                raise ConfigError(f"force_ssl={value!r}: expected True, False or a dict")
             if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
                 raise ConfigError(f"{name}={value!r}: expected a list")
         for kind, status in given.get("error_statuses", {}).items():
@@ -13633,9 +13785,9 @@ class Endpoint(metaclass=_Recording):
         """
         url = self.options["url"]
         host, scheme = url.get("host") or "localhost", url.get("scheme") or ("https" if "https" in ports else "http")
-        port = url.get("port")
-        if port is None and _is_this_machine(host):
-            port = ports.get(scheme)
+        known = ports if _is_this_machine(host) else {}
+        port = known.get(scheme) if url.get("port") is None else url["port"]
+        self._secure_place = host, port if scheme == "https" else known.get("https")
         path = (url.get("path") or "").strip("/")
         self.path_prefix: str = f"/{path}" if path else ""
         self._base_url = _base_url(scheme, host, port)
@@ -13649,6 +13801,11 @@ class Endpoint(metaclass=_Recording):
         if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/", "?", "#"):
             return self._base_url + path
         return self._base_url + prefix + path
+
+    def secure_url(self, host: str) -> str:
+        """Return what URLs of *host*, if it is known, begin with when they are those of https."""
+        own, port = self._secure_place
+        return _base_url("https", host or own, port)
 
     def static_path(self, path: str) -> str:
         """Return the path of a static file with its version, so that browsers may keep it for ever.
@@ -13684,8 +13841,16 @@ class Endpoint(metaclass=_Recording):
         home = type(self).__module__ if self._own_plugs else getattr(self.router, "__module__", "")
         for static in self._statics:
             static.look_beside(sys.modules.get(home, self.module))
-        extra = [PlugEntry(each, (), {}, self.where) for each in self.options["plugs"]]
-        return _steps([*entries, *extra, PlugEntry(self.router, (), {}, self.where)])
+        plugs = [*self._guards(), *entries, *self.options["plugs"], self.router]
+        return _steps(each if isinstance(each, PlugEntry) else PlugEntry(each, (), {}, self.where) for each in plugs)
+
+    def _guards(self) -> Iterator[Any]:
+        """Yield the plugs in front of all others: what they find out or refuse holds for everything."""
+        if self.options["trusted_proxies"]:
+            yield _TrustedProxies(self.options["trusted_proxies"])
+        options = self.options["force_ssl"]
+        if options is not False:
+            yield _made("force_ssl", _ForceSSL, {} if options is True else options)
 
     def _default_plugs(self) -> list[PlugEntry]:
         options = {name: self.options[name] for name in _PLUG_OPTIONS if self.options[name] not in (None, False)}
