@@ -5559,13 +5559,7 @@ class _RouterRecorder:
         if name in self.pipelines:
             raise DefinitionError(f"{where}: the router has a pipeline {name!r} already")
         self.pipelines[name] = []
-
-        def enter() -> None:
-            self.open_pipeline = name
-
-        def leave() -> None:
-            self.open_pipeline = None
-
+        enter, leave = lambda: setattr(self, "open_pipeline", name), lambda: setattr(self, "open_pipeline", None)
         return self._block(f'pipeline("{name}")', where, enter, leave)
 
     def pipe_through(self, pipes: tuple[Any, ...], where: str) -> None:
@@ -8365,13 +8359,13 @@ class _V2:
     @staticmethod
     def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str | bytes:
         if isinstance(payload, bytes):
-            return _encode_binary(0, (_text(join_ref), topic, event), payload)
+            return _encode_binary(0, (join_ref, topic, event), payload)
         return encode_json([join_ref, None, topic, event, payload])
 
     @staticmethod
     def reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> str | bytes:
         if isinstance(response, bytes):
-            return _encode_binary(1, (_text(join_ref), _text(ref), topic, status), response)
+            return _encode_binary(1, (join_ref, ref, topic, status), response)
         return encode_json([join_ref, ref, topic, "phx_reply", {"status": status, "response": response}])
 
     @staticmethod
@@ -8448,10 +8442,6 @@ class _V07:
         return None
 
 
-def _text(ref: object) -> object:
-    return "" if ref is None else ref
-
-
 def _no_bytes(payload: Any) -> Any:
     if isinstance(payload, bytes):
         raise ArgumentError("this client speaks JSON only: a payload of bytes needs a client with vsn=2.0.0")
@@ -8460,7 +8450,7 @@ def _no_bytes(payload: Any) -> Any:
 
 def _encode_binary(kind: int, fields: Sequence[object], payload: bytes) -> bytes:
     """Return kind, the length of each field, the fields, and the payload."""
-    encoded = [str(field).encode() for field in fields]
+    encoded = [b"" if field is None else str(field).encode() for field in fields]
     for field in encoded:
         if len(field) > 255:
             raise ArgumentError(
@@ -8473,12 +8463,17 @@ def _encode_binary(kind: int, fields: Sequence[object], payload: bytes) -> bytes
 def _decode_binary_push(data: bytes) -> _Message:
     if len(data) < 5 or data[0] != 0 or len(data) < 5 + sum(data[1:5]):
         raise ChannelError("malformed binary message")
-    fields, at = [], 5
-    for length in data[1:5]:
+    (join_ref, ref, topic, event), payload = _decode_binary(data, 4)
+    return join_ref or None, ref or None, topic, event, payload
+
+
+def _decode_binary(data: bytes, count: int) -> tuple[list[str], bytes]:
+    """Undo ``_encode_binary``: return the *count* fields, and the payload."""
+    fields, at = [], 1 + count
+    for length in data[1 : 1 + count]:
         fields.append(data[at : at + length].decode())
         at += length
-    join_ref, ref, topic, event = fields
-    return join_ref or None, ref or None, topic, event, data[at:]
+    return fields, data[at:]
 
 
 # --- Socket -------------------------------------------------------------------------------
@@ -8951,8 +8946,7 @@ class _Session:
 
     @property
     def pubsub(self) -> PubSub:
-        pubsub: PubSub = self.endpoint.pubsub
-        return pubsub
+        return self.endpoint.pubsub  # type: ignore[no-any-return]
 
     def opened(self, wire: Any) -> None:
         """The connection is up: *wire* sends what ``wire.encode`` made ready."""
@@ -9194,7 +9188,7 @@ class _Session:
                 method(*arguments)
 
     def _terminate(self, old: Socket, reason: str) -> None:
-        old._finally(old._last, "terminate", (reason,), _nothing)
+        old._finally(old._last, "terminate", (reason,), lambda: None)
 
     def ended(self, reason: str, code: int = 1006) -> None:
         """The connection is gone."""
@@ -9212,22 +9206,12 @@ class _Session:
         old._last("leave", ({"reason": reason},), lambda: self._terminate(old, "closed"))
 
 
-def _nothing() -> None:
-    pass
-
-
 _JOB = 500  # what it costs to keep a message for later, in bytes beside its own
 _MAX_HELD = 1 << 20  # bytes of messages that wait for the channels of one connection; then it is not read any more
 _MAX_WAITING = 10_000  # messages that wait for one channel, from wherever; then the client does not keep up
 
 
-def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    from functools import lru_cache
-
-    return lru_cache(maxsize=64)(function)
-
-
-@_cached
+@functools.lru_cache(maxsize=64)
 def _broadcast_encoder(serializer: Any, encode: Callable[[Any], Any]) -> Callable[[Broadcast], Any]:
     """Return one function for each way a broadcast is written, so that it can be the key of what it made."""
     return lambda broadcast: encode(serializer.broadcast(broadcast))
@@ -9288,21 +9272,12 @@ class _Mount:
     def connect(self, conn: Any, serializer: Any) -> Any:
         """Return a session when the handler lets this client connect, else ``None``; or a coroutine that does."""
         session = _Session(self, serializer, conn.endpoint, _connect_info(conn))
+        coroutine = self._connect(conn, session)
+        return _step(coroutine) if self.connects_at_once else coroutine
+
+    async def _connect(self, conn: Any, session: _Session) -> _Session | None:
         started = time.perf_counter() if logger.isEnabledFor(logging.INFO) else 0.0
-        if not self.connects_at_once:
-            return self._connect_later(conn, session, started)
-        ask = self._ask_at_once
-        allowed = ask(self.handler.connect, session, conn.query_params, session.connect_info)
-        return self._connected(conn, session, allowed, ask, started)
-
-    async def _connect_later(self, conn: Any, session: _Session, started: float) -> _Session | None:
         allowed = await self._ask(conn, self.handler.connect, session, conn.query_params, session.connect_info)
-        if self._connected(conn, session, allowed, None, started) is None:
-            return None
-        session.id = _checked_id(await self._ask(conn, self.handler.id, session))
-        return session
-
-    def _connected(self, conn: Any, session: _Session, allowed: Any, ask: Any, started: float) -> _Session | None:
         refused = not allowed or isinstance(allowed, Reply) and allowed.status != "ok"
         if started:
             logger.info(
@@ -9314,13 +9289,8 @@ class _Mount:
             )  # fmt: skip
         if refused:
             return None
-        if ask is not None:
-            session.id = _checked_id(ask(self.handler.id, session))
+        session.id = _checked_id(await self._ask(conn, self.handler.id, session))
         return session
-
-    def _ask_at_once(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        result = method(*arguments)
-        return _step(result) if result.__class__ is types.CoroutineType else result
 
     async def _ask(self, conn: Any, method: Callable[..., Any], *arguments: Any) -> Any:
         if _where_it_runs(method) == _WORKER:
@@ -9343,14 +9313,11 @@ def _checked_id(found: Any) -> str | None:
 
 def _connect_info(conn: Any) -> dict[str, Any]:
     info: dict[str, Any] = {
-        "params": conn.query_params,
-        "peer": {"address": conn.remote_ip},
-        "uri": conn.request_url(),
+        "params": conn.query_params, "peer": {"address": conn.remote_ip}, "uri": conn.request_url(),
         "user_agent": conn._req_header("user-agent") or None,
         "x_headers": [(name, value) for name, value in conn.req_headers if name.startswith("x-")],
-        "session": None,
-        "auth_token": conn.private.get("phoenix_auth_token"),
-    }
+        "session": None, "auth_token": conn.private.get("phoenix_auth_token"),
+    }  # fmt: skip
     store = conn._session_store
     if store is not None and store.key in conn.req_cookies and conn.private.get("phoenix_origin_checked"):
         try:
@@ -9694,13 +9661,13 @@ class WebSocket:
         if self._held >= _READ_AHEAD and not self._reading_paused:
             self._reading_paused = True
             self._wire.pause_reading()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _resolve(self._waiter)
 
     def ended(self, reason: str, code: int = 1006) -> None:
         self.close_code = code
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _resolve(self._waiter)
         if self._task is not None:
             self._patience = self._wire.loop.call_later(_PATIENCE, self._task.cancel)
 
@@ -9804,8 +9771,8 @@ class _LongPoll:
         return messages
 
     def _wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        if self.waiter is not None:
+            _resolve(self.waiter)
 
     def keep_alive(self) -> None:
         """The client was here: wait for its next request."""
@@ -15072,12 +15039,7 @@ class _TestWire:
 
 def _decode_binary_from_server(data: bytes) -> list[Any]:
     """Read a binary frame as a client does: ``[join_ref, ref, topic, event, payload]``."""
-    count = (3, 4, 2)[data[0]]
-    fields, at = [], 1 + count
-    for length in data[1 : 1 + count]:
-        fields.append(data[at : at + length].decode())
-        at += length
-    payload = data[at:]
+    fields, payload = _decode_binary(data, (3, 4, 2)[data[0]])
     if data[0] == 0:
         return [fields[0] or None, None, *fields[1:], payload]
     if data[0] == 1:
