@@ -1319,8 +1319,12 @@ class Socket {
     this.log("transport", "error", error)
     this.#call("error", error, this.transport, this.establishedConnections)
     if (connection !== this.#connection || connection.isEnding) return // a callback has seen to it
-    if (this.#isOnTrial() && this.establishedConnections === 0) this.#fallBack(error)
-    else this.#failChannels(connection, "connection_error")
+    if (this.#isOnTrial() && this.establishedConnections === 0) return this.#fallBack(error)
+    this.#failChannels(connection, "connection_error")
+    // a close follows at once, but not from Node 20 when the WebSocket was never open
+    if (connection.transport.readyState === CONNECTING) {
+      this.clock.after(0, () => this.#closed(connection, closeEvent(1006), "connection_error"))
+    }
   }
 
   /** The one end of every connection. Called twice, it acts once. */

@@ -625,6 +625,29 @@ test("any close that we did not ask for reconnects, also a normal one: proxies c
   }
 })
 
+test("an error without a close, as Node 20 has it for a WebSocket that never opened, is the end all the same", () => {
+  const { socket, clock, last, Transport } = setup()
+  const closes = recorder()
+  socket.onClose(closes)
+  socket.connect()
+  last().onerror(new Error("Received network error or non-101 status code."))
+  clock.tick(10)
+  assert.equal(Transport.made.length, 2)
+  assert.deepEqual(closes.calls, [[{ code: 1006, reason: "", wasClean: false }]])
+  last().open()
+  assert.equal(socket.isConnected(), true)
+})
+
+test("an error of an open connection waits for the close that follows", () => {
+  const { clock, last, Transport } = connected()
+  last().onerror(new Error("too long"))
+  clock.tick(60)
+  assert.equal(Transport.made.length, 1)
+  last().drop(1009)
+  clock.tick(10)
+  assert.equal(Transport.made.length, 2)
+})
+
 test("disconnect stops a reconnect that is due", () => {
   const { socket, clock, last, Transport } = connected()
   last().drop()
