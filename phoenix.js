@@ -31,7 +31,7 @@
  *     channel.push -> Push -> Socket.push -> Serializer.encode -> WebSocket or LongPoll -> the server
  *     the server -> WebSocket or LongPoll -> Serializer.decode -> Socket -> Channel.trigger -> your callback
  *
- * Contents: 1. Ground  2. Messages  3. Push  4. Channel  5. Presence  6. Long poll  7. Socket  8. Names
+ * Contents: 1. Ground  2. Messages  3. Push  4. Channel  5. Presence  6. Long poll  7. Socket  8. Links  9. Names
  */
 ;(function (module) {
 "use strict"
@@ -1498,7 +1498,52 @@ function isPageHidden() {
 }
 
 // ==========================================================================================
-// 8. Names                                                            depends on: all above
+// 8. Links                                                              depends on: nothing
+// ==========================================================================================
+//
+// What HTML cannot say by itself: a link or button with `data-confirm="Sure?"` asks before it does
+// anything, one with `data-method="delete"` sends a form. (What `link` and `button` of phoenix.py
+// write needs only the first: they write forms.) The form carries the token against forged
+// requests, from `data-csrf` or the page's `<meta name="csrf-token">`, to this site and no other.
+
+function followLinks(event) {
+  const element = event.target.closest?.("a, button, input")
+  const { confirm: question, method } = element?.dataset ?? {}
+  if (question && !window.confirm(question)) {
+    event.preventDefault()
+    event.stopImmediatePropagation()
+  } else if (method) {
+    event.preventDefault()
+    sendForm(element, method.toLowerCase(), event.metaKey || event.ctrlKey || event.shiftKey)
+  }
+}
+
+function sendForm(element, method, inNewTab) {
+  const url = new URL(element.dataset.to ?? element.getAttribute("href"), document.baseURI)
+  if (!/^https?:$/.test(url.protocol)) return
+  const token = element.dataset.csrf ?? document.querySelector("meta[name=csrf-token]")?.content
+  const form = document.createElement("form")
+  form.hidden = true
+  form.action = url
+  form.method = method === "get" ? "get" : "post"
+  form.target = element.target || (inNewTab ? "_blank" : "_self")
+  const add = (name, value) => form.append(Object.assign(document.createElement("input"), { name, value }))
+  if (method !== "get" && method !== "post") add("_method", method)
+  if (method !== "get" && token && url.origin === location.origin) add("_csrf_token", token)
+  document.body.append(form)
+  form.requestSubmit()
+  form.remove()
+}
+
+const WATCHED = Symbol.for("phoenix.js follows links") // by whichever copy of this file came first
+
+if (globalThis.document?.addEventListener && !document[WATCHED]) {
+  document[WATCHED] = true
+  document.addEventListener("click", followLinks, true)
+}
+
+// ==========================================================================================
+// 9. Names                                                            depends on: all above
 // ==========================================================================================
 //
 // Node and bundlers hand a file a `module` to fill. A browser does not: then the object becomes

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -1072,3 +1073,87 @@ def test_the_token_goes_only_where_a_browser_stays_on_this_host(action: str) -> 
     resolved = urlsplit(urljoin("http://here/dir/page", cleaned))
     if (resolved.scheme, resolved.netloc) != ("http", "here"):
         assert TOKEN not in form_tag(action, conn=CONN)
+
+
+# --- Links in a browser, with phoenix.js --------------------------------------------------
+
+LINKS_APP = """
+import phoenix
+from phoenix import Conn, Controller, View, pipe_through, pipeline, plug, resources, scope, socket, template
+
+class PostController(Controller):
+    def index(self, conn, params):
+        return conn.render("index.html")
+
+    def destroy(self, conn, params):
+        return conn.text(f"deleted {params['id']}")
+
+class PostView(View):
+    template("index.html.eex", '''
+        <!doctype html>
+        <%= csrf_meta_tag(@conn) %>
+        <script src="/js/phoenix.js"></script>
+        <script src="/js/phoenix.js"></script>
+        <%= link("Delete by a form", to="/posts/1", method="delete", data={"confirm": "Sure?"}) %>
+        <a href="/posts/2" data-method="delete" data-confirm="Sure?"><b>Delete by a link</b></a>
+        <a href="/posts?elsewhere" data-confirm="Leave?">Elsewhere</a>
+        <a href="javascript:alert(1)" data-method="post">Script</a>
+        ''')
+
+class Router(phoenix.Router):
+    with pipeline("browser"):
+        plug(Conn.fetch_session)
+        plug(Conn.protect_from_forgery)
+    with scope("/"):
+        pipe_through("browser")
+        resources("/posts", PostController, only=["index", "destroy"])
+    with socket("/ws"):
+        pass
+
+phoenix.Endpoint(Router, secret_key_base="s" * 64).run()
+"""
+
+
+@pytest.fixture
+def links(start: Callable[..., Any], page: Any, tmp_path: Path) -> Any:
+    (tmp_path / "links.py").write_text(LINKS_APP)
+    server = start(tmp_path / "links.py", PYTHONPATH=str(Path(phoenix.__file__).parent))
+    page.goto(server.url + "/posts")
+    return page
+
+
+def asked(page: Any, answer: bool) -> list[str]:
+    """Answer the questions of a page, which are kept in the list returned."""
+    questions: list[str] = []
+
+    def decide(dialog: Any) -> None:
+        questions.append(dialog.message)
+        dialog.accept() if answer else dialog.dismiss()
+
+    page.on("dialog", decide)
+    return questions
+
+
+@pytest.mark.parametrize("text, number", [("Delete by a form", "1"), ("Delete by a link", "2")])
+def test_in_a_browser_a_link_asks_once_and_then_deletes(links: Any, text: str, number: str) -> None:
+    questions = asked(links, True)
+    links.click(f"text={text}")
+    links.wait_for_selector(f"text=deleted {number}")
+    assert questions == ["Sure?"]
+
+
+@pytest.mark.parametrize("text", ["Delete by a form", "Delete by a link", "Elsewhere"])
+def test_in_a_browser_a_link_that_is_not_confirmed_does_nothing(links: Any, text: str) -> None:
+    before, questions = links.url, asked(links, False)
+    sent: list[str] = []
+    links.on("request", lambda request: sent.append(request.url))
+    links.click(f"text={text}")
+    links.evaluate("1")  # whatever the click started has begun by now
+    assert (links.url, sent, len(questions)) == (before, [], 1)
+
+
+def test_in_a_browser_the_method_of_a_link_does_not_run_a_script(links: Any) -> None:
+    questions = asked(links, True)
+    links.click("text=Script")
+    links.evaluate("1")
+    assert (questions, links.locator("form").count()) == ([], 1)
