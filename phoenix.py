@@ -10418,6 +10418,8 @@ class Timeouts:
 
 
 _NEVER = float("inf")
+_ACCEPTS = 64  # clients that are accepted before others have their turn
+_EVENTS = 256  # sockets that are looked after before timers and tasks have their turn
 _TURN = 64  # requests of one connection that are answered before others have their turn
 _UNSENT = 262_144  # bytes that the system holds for a client until the network takes them
 _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
@@ -11398,6 +11400,8 @@ class Server:
                 await self.on_start(self)
             for listener in self._listeners:
                 await listener.start_serving()
+                for each in listener.sockets:
+                    _lengthen_queue(each)
         except BaseException:
             await self.stop()
             raise
@@ -11424,7 +11428,7 @@ class Server:
             create = self.loop.create_unix_server  # uvloop tells them apart
         try:
             listener = await create(
-                lambda: _Connection(self, scheme), **place, backlog=2048, ssl=tls,
+                lambda: _Connection(self, scheme), **place, backlog=_ACCEPTS, ssl=tls,
                 ssl_handshake_timeout=self.timeouts.head if tls else None, start_serving=False,
             )  # fmt: skip
         except OSError as error:
@@ -11561,6 +11565,14 @@ def _sockets_of_systemd() -> list[Any]:
     return found
 
 
+def _lengthen_queue(listener: Any) -> None:
+    """Let many clients wait to be accepted: asyncio asks for as few as it is to accept before others have a turn."""
+    import socket
+
+    with socket.socket(fileno=os.dup(listener.fileno())) as same:
+        same.listen(2048)
+
+
 def _shorten_queue(listener: Any) -> None:
     """Let the system hold little that it cannot send yet, for each connection that this socket accepts.
 
@@ -11575,6 +11587,32 @@ def _shorten_queue(listener: Any) -> None:
             listener.setsockopt(socket.IPPROTO_TCP, option, _UNSENT)
         except OSError:
             pass
+
+
+def _run_fairly(main: Any) -> None:
+    """Run a coroutine as ``asyncio.run`` does, in a loop that a crowd does not block.
+
+    asyncio by itself looks after all sockets that are ready before it does anything else: when thousands of clients
+    come at once, this takes most of a second.
+    """
+    import asyncio
+    import selectors
+
+    class FairSelector(selectors.DefaultSelector):
+        rest: list[Any] = []
+
+        def select(self, timeout: float | None = None) -> list[Any]:
+            registered = self.get_map()
+            unchanged = [event for event in self.rest if registered.get(event[0].fd) is event[0]]
+            ready = unchanged or super().select(timeout)
+            self.rest = ready[_EVENTS:]
+            return ready[:_EVENTS] if self.rest else ready
+
+    if sys.version_info >= (3, 11) and sys.platform != "win32":
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FairSelector())) as runner:
+            runner.run(main)
+    else:
+        asyncio.run(main)
 
 
 def _task_maker(loop: Any) -> Callable[[Any], Any]:
@@ -14134,14 +14172,12 @@ class Endpoint(metaclass=_Recording):
         _serve_all([self])
 
 
-def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] | None = None) -> None:
-    """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop than asyncio's."""
-    import asyncio
-
+def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] = _run_fairly) -> None:
+    """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop."""
     _set_up_logging(endpoints[0])
     _hand_out(_sockets_of_systemd(), endpoints)
     try:
-        (run or asyncio.run)(_serve_until_stopped(endpoints))
+        run(_serve_until_stopped(endpoints))
     except KeyboardInterrupt:
         pass
 
@@ -15425,7 +15461,7 @@ def _loop_runner(name: str, line: str) -> Callable[[Any], Any]:
     from importlib import import_module
 
     try:
-        return import_module(name).run  # type: ignore[no-any-return]
+        return _run_fairly if name == "asyncio" else import_module(name).run  # type: ignore[no-any-return]
     except ImportError as error:
         better = _did_you_mean(name, ("asyncio", "uvloop", "winloop"), "{}")
         if better and better != name:

@@ -26,7 +26,7 @@ import pytest
 
 import phoenix
 from conftest import StartedServer
-from phoenix import HTTPLimits, PhoenixError, Server, Timeouts, match
+from phoenix import HTTPLimits, PhoenixError, Server, Timeouts, _run_fairly, match
 
 PATIENCE = 10  # seconds; whatever has not happened by then never will
 HAS_PROC = Path("/proc/self/fd").is_dir()
@@ -1879,3 +1879,81 @@ print("asyncio" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr
+
+
+# --- A crowd ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run takes no loop before 3.11")
+def test_a_crowd_of_sockets_that_are_ready_lets_others_have_their_turn_in_between() -> None:
+    turns: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(400)]
+        heard: set[int] = set()
+        for at, (near, far) in enumerate(pairs):
+            loop.add_reader(near, heard.add, at)
+            far.send(b"x")
+        while len(heard) < len(pairs):
+            before = len(heard)
+            await asyncio.sleep(0)
+            turns.append(len(heard) - before)
+        for near, far in pairs:
+            loop.remove_reader(near)
+            near.close()
+            far.close()
+
+    _run_fairly(main())
+    assert sum(turns) == 400
+    assert max(turns) <= 256
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run takes no loop before 3.11")
+def test_a_socket_that_is_gone_when_its_turn_comes_is_not_looked_after() -> None:
+    heard: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(400)]
+
+        def hear(at: int) -> None:
+            heard.append(at)
+            for near, _ in pairs:
+                loop.remove_reader(near)
+                near.close()
+            again, other = socket.socketpair()  # it takes the number of one that is gone
+            pairs.append((again, other))
+            loop.add_reader(again, heard.append, -1)
+
+        for at, (near, far) in enumerate(pairs):
+            loop.add_reader(near, hear, at)
+            far.send(b"x")
+        await asyncio.sleep(0.05)
+        pairs[-1][1].send(b"x")
+        while -1 not in heard:
+            await asyncio.sleep(0.01)
+        loop.remove_reader(pairs[-1][0])
+        for pair in pairs:
+            for each in pair:
+                each.close()
+
+    _run_fairly(asyncio.wait_for(main(), 10))
+    assert heard[0] >= 0
+    assert set(heard[1:]) == {-1}
+
+
+def test_more_clients_wait_to_be_accepted_than_are_accepted_in_one_go() -> None:
+    async def main() -> int:
+        server = Server(lambda request, connection: None, port=0)
+        await server.start()
+        clients = [socket.socket() for _ in range(300)]
+        for client in clients:
+            client.settimeout(5)
+            client.connect(("127.0.0.1", server.port))  # the loop has no turn meanwhile: the system lets them wait
+        for client in clients:
+            client.close()
+        await server.stop()
+        return len(clients)
+
+    assert asyncio.run(main()) == 300

@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import urlopen
 
 ROOT = os.path.dirname(os.path.dirname(_HERE))
 PYTHON = os.path.join(ROOT, ".bench", f"py{sys.version_info[0]}.{sys.version_info[1]}", "bin", "python")
@@ -223,6 +224,22 @@ async def join_many(port: int, pid: int, path: str, opening: list[bytes], number
     return rate, each
 
 
+def longest_block(port: int) -> float:
+    """Ask phoenix.py for how long its loop was blocked since the last time, in milliseconds."""
+    with urlopen(f"http://{HOST}:{port}/longest-block", timeout=30) as answer:
+        return float(answer.read()) * 1000
+
+
+async def block_while_joining(port: int, pid: int, path: str, opening: list[bytes], number: int) -> float:
+    """Connect and join *number* clients, all at once; return the longest block of the loop meanwhile."""
+    longest_block(port)
+    clients = await asyncio.gather(*(connect(port, path, opening, lambda client, length: None) for _ in range(number)))
+    longest = await asyncio.to_thread(longest_block, port)
+    for client in clients:
+        client.transport.abort()
+    return longest
+
+
 # --- Rows ---------------------------------------------------------------------------------
 
 TEXT = "x" * 64
@@ -360,7 +377,7 @@ def main() -> int:
     parser.add_argument("--only", default="echo,push,fan,memory,join,order")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--connections", type=int, default=9000)
+    parser.add_argument("--connections", type=int, default=10_000)
     chosen = parser.parse_args()
     wanted = set(chosen.only.split(","))
     prepare()
@@ -388,6 +405,14 @@ def main() -> int:
         peers = {"websockets": 1.0, "starlette": None}
         title = f"{chosen.connections:,} connections with join, per CPU second"
         good &= compare(title, lambda name: joins(name, chosen.connections)[0], peers, min(2, chosen.rounds))
+        blocks = [
+            drive("phoenix", lambda port, pid: block_while_joining(port, pid, WS, [JOIN], chosen.connections))
+            for _ in range(chosen.rounds)
+        ]
+        verdict = "pass" if statistics.median(blocks) < 100 else "**FAIL**"
+        good &= verdict == "pass"
+        longest = f"{statistics.median(blocks):.0f} ms ({min(blocks):.0f} to {max(blocks):.0f})"
+        print(f"| longest block of the loop while {chosen.connections:,} join | {longest} | | | | under 100 ms | {verdict} |")
     if "memory" in wanted:
         for name in ("phoenix", "microdot", "aiohttp", "starlette", "websockets"):
             try:

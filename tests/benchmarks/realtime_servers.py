@@ -31,7 +31,7 @@ def answer(text: str) -> str:
 
 def phoenix() -> None:
     import phoenix as px
-    from phoenix import channel, socket, websocket
+    from phoenix import channel, get, socket, websocket
 
     logging.getLogger("phoenix").setLevel(logging.WARNING)
 
@@ -49,12 +49,30 @@ def phoenix() -> None:
         async for message in ws:
             await ws.send(message)
 
+    longest = 0.0
+
+    async def watch() -> None:
+        """Note for how long the loop was kept from its other work."""
+        nonlocal longest
+        loop = asyncio.get_running_loop()
+        while True:
+            begin = loop.time()
+            await asyncio.sleep(0.005)
+            longest = max(longest, loop.time() - begin - 0.005)
+
+    async def longest_block(conn: px.Conn, params: Any) -> px.Conn:
+        """Tell the longest block since the last time somebody asked."""
+        nonlocal longest
+        told, longest = longest, 0.0
+        return conn.text(f"{told:.6f}")
+
     class Router(px.Router):
+        get("/longest-block", longest_block)
         with socket("/ws", timeout=600):
             channel("rooms", RoomChannel)
         websocket("/echo", echo, ping_interval=600)
 
-    px.Endpoint(Router, http={"port": PORT}, static=False, env="prod").run()
+    px.Endpoint(Router, http={"port": PORT}, static=False, env="prod", children=[watch]).run()
 
 
 class Bare(asyncio.Protocol):
@@ -204,10 +222,10 @@ def microdot() -> None:
 
     @app.route("/<path>")
     @with_websocket
-    async def handle(request: Any, ws: Any) -> None:
+    async def handle(request: Any, ws: Any, path: str) -> None:
         while True:
             message = await ws.receive()
-            await ws.send(message if request.path == "/echo" else "joined")
+            await ws.send(message if path == "echo" else "joined")
 
     app.run(host=HOST, port=PORT)
 
