@@ -15461,7 +15461,7 @@ def _loop_runner(name: str, line: str) -> Callable[[Any], Any]:
     from importlib import import_module
 
     try:
-        return _run_fairly if name == "asyncio" else import_module(name).run  # type: ignore[no-any-return]
+        return _run_fairly if name == "asyncio" else import_module(name).run
     except ImportError as error:
         better = _did_you_mean(name, ("asyncio", "uvloop", "winloop"), "{}")
         if better and better != name:
