@@ -6960,12 +6960,16 @@ def _lies_near(owner: type, spec: Any) -> bool:
 # A message to the clients of a channel is a `Broadcast`. A thousand clients get the same bytes,
 # so it remembers each form it was encoded in: encoded once, written a thousand times.
 #
-# Presence answers the question who is there: a table kept by topic, changed as sockets come and
-# go, whose changes are themselves broadcast.
+# Several processes of one app are nodes; an adapter carries what is broadcast on one of them to
+# the others. What a node can do alone it does alone: its own subscribers never wait for it.
 #
-# Sources: Phoenix.PubSub, Phoenix.Socket.Broadcast, Phoenix.Presence, Phoenix.Tracker.
+# Presence answers the question who is there: a table kept by topic, changed as sockets come and
+# go, whose changes are themselves broadcast. Each node owns the entries of its own sockets; the
+# others hold copies, with a version that tells whether they are up to date.
+#
+# Sources: Phoenix.PubSub, Phoenix.PubSub.Redis, Phoenix.Socket.Broadcast, Phoenix.Presence, Phoenix.Tracker.
 
-__all__ += ["PubSub", "Mailbox", "MailboxFullError", "Broadcast", "Presence"]
+__all__ += ["PubSub", "Redis", "Mailbox", "MailboxFullError", "Broadcast", "Presence"]
 
 
 class MailboxFullError(PhoenixError):
@@ -7161,16 +7165,25 @@ def _call_on(loop: Any, call: Callable[..., object], *arguments: Any) -> None:
 
 
 class PubSub:
-    """Topics and their subscribers in this process.
+    """Topics and their subscribers, in this process; with an *adapter*, ``Redis``, in all processes of an app.
 
     ``subscribe`` and ``broadcast`` may be called from any thread. Once an endpoint serves, messages are delivered on
     its event loop.
+
+    With an adapter, what is broadcast must have a form in JSON: subscribers in other processes get what that form is
+    read as, such as text for a date. A ``Broadcast`` arrives as one. Raises ``ArgumentError`` for what has no form.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: Redis | None = None) -> None:
         from collections import deque
         from threading import Lock
 
+        self.adapter = adapter
+        self._presences: dict[str, Presence] = {}
+        self._served = 0  # by so many endpoints
+        self._named = 0, ""  # process id, and the name of this node
+        if adapter is not None:
+            adapter._attach(self)
         self._lock = Lock()
         # topic -> key -> (how to encode a `Broadcast`, if at all; what takes that; what takes all else)
         self._topics: dict[str, dict[Any, tuple[Any, Any, Callable[[Any], object]]]] = {}
@@ -7189,6 +7202,25 @@ class PubSub:
                 " each: Endpoint(Router, pubsub=PubSub())"
             )
         self._loop, self._thread = loop, _get_ident()
+
+    def _connect(self) -> None:
+        """An endpoint serves: hear other nodes from now on."""
+        self._served += 1
+        if self.adapter is not None and self._served == 1:
+            self.adapter._start(self._loop)
+
+    async def _disconnect(self) -> None:
+        """An endpoint has stopped."""
+        self._served -= 1
+        if self.adapter is not None and self._served == 0:
+            await self.adapter._stop()
+
+    @property
+    def node(self) -> str:
+        """The name of this process among those that an adapter connects; a fork of it has another."""
+        if self._named[0] != os.getpid():
+            self._named = os.getpid(), os.urandom(6).hex()
+        return self._named[1]
 
     if TYPE_CHECKING:
 
@@ -7270,10 +7302,14 @@ class PubSub:
 
     def broadcast(self, topic: str, message: Any) -> None:
         """Give *message*, which may be anything, to every subscriber of *topic*. Without any, nothing happens."""
+        if self.adapter is not None:
+            self.adapter._publish(_encode_for_nodes(topic, message))
         self._send(topic, message, None)
 
     def broadcast_from(self, sender: Any, topic: str, message: Any) -> None:
         """As ``broadcast``, but not to *sender*: a mailbox, a function, or a channel's socket."""
+        if self.adapter is not None:
+            self.adapter._publish(_encode_for_nodes(topic, message))
         self._send(topic, message, _subscriber_key(sender))
 
     def local_broadcast(self, topic: str, message: Any) -> None:
@@ -7356,6 +7392,415 @@ def _subscriber_key(subscriber: Any) -> Any:
     return subscriber._key if isinstance(subscriber, Mailbox) else subscriber
 
 
+# --- Beyond one process -------------------------------------------------------------------
+#
+# All nodes of an app share one Redis channel. With one for each topic, a node would be spared the messages of topics
+# that nobody has joined there; but each first join would have to wait until Redis has confirmed its subscription, or
+# miss what is said meanwhile, and after an outage every one of them would have to be renewed. A message that concerns
+# nobody is dropped when its topic is read, in about a microsecond. As many as come during one round trip to Redis
+# travel together, so that their number costs little. Such a batch is text:
+#
+#     <node> <the number of its first message> <hello, here, bye, or nothing>\n<message>\n<message> ...
+#
+# and a message is a line of JSON: `[topic, message]`, for a `Broadcast` `[topic, its topic if another, event, payload]`
+# (and `"base64"` behind a payload of bytes), or an object if it is for the presences. The numbers tell the receivers
+# what they have missed. Nothing is ever sent twice: who was away reads the state again.
+#
+# A batch at least every few seconds is the heartbeat. A node hears its own as well; when it does not, it is deaf, even
+# if its connections look well, and connects anew. Who is not heard by the others is dead to them after a while.
+
+
+def _encode_for_nodes(topic: str, message: Any) -> bytes:
+    """Return a message in the form in which it travels. Raises ``ArgumentError`` for what has none."""
+    parts: list[Any] = [topic, message]
+    if isinstance(message, Broadcast):
+        parts = [topic, None if message.topic == topic else message.topic, message.event, message.payload]
+        if isinstance(message.payload, bytes):
+            parts[3:] = b2a_base64(message.payload, newline=False).decode(), "base64"
+    try:
+        return encode_json(parts).encode()
+    except ValueError as error:
+        raise ArgumentError(
+            f"what is broadcast on {topic!r} goes to other processes, as JSON, which {message!r} cannot: {error}\n"
+            "Broadcast dicts, lists, text and numbers; or `local_broadcast` it in this process only."
+        ) from None
+
+
+_topic_of = jsonlib.JSONDecoder().raw_decode  # of (line, 1)
+
+
+def _decode_from_node(line: str) -> Any:
+    """Return the message of a line that ``_encode_for_nodes`` made."""
+    topic, *rest = jsonlib.loads(line)
+    if len(rest) == 1:
+        return rest[0]
+    own_topic, event, payload, *is_bytes = rest
+    return Broadcast(own_topic or topic, event, a2b_base64(payload) if is_bytes else payload)
+
+
+class Redis:
+    """Connects the processes of an app by Redis; needs the package ``redis``::
+
+        pubsub = PubSub(adapter=Redis("redis://localhost:6379/0"))
+
+    Give the endpoints and presences of each process this ``pubsub``. A node connects when an endpoint of it serves; a
+    process without, such as a script, may broadcast as well, but hears nothing.
+
+    Each node sends something every *heartbeat* seconds. One that does not hear itself for three of them connects anew;
+    one that the others do not hear for *timeout* seconds (five heartbeats unless set) is dead to them, and its
+    presences leave. While Redis is away, each node goes on by itself; what it would have sent is lost and counted.
+
+    Apps that share a Redis need different databases or *names*. Other options are those of ``redis.Redis.from_url``.
+    Raises ``PhoenixError`` when the package is missing, ``ArgumentError`` for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        name: str = "phoenix",
+        heartbeat: float = 3,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        from collections import deque
+        from importlib import import_module
+        from threading import Lock
+
+        try:
+            self._redis, self._asyncio_redis = import_module("redis"), import_module("redis.asyncio")
+            self._retry, self._asyncio_retry = import_module("redis.retry"), import_module("redis.asyncio.retry")
+        except ImportError as error:
+            raise PhoenixError(f"Redis({url!r}) needs the package redis ({error}): pip install redis") from None
+        self.heartbeat = heartbeat
+        self.timeout = 5 * heartbeat if timeout is None else timeout
+        self._url, self._options = url, options
+        try:
+            self._client: Any = self._open(self._redis, self._retry)  # of those who broadcast while no endpoint serves
+            self._client.connection_pool.make_connection()  # raises for options that do not exist
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"Redis({url!r}): {error}. It looks like redis://:password@host:6379/0") from None
+        place = self._client.connection_pool.connection_kwargs
+        self._place = place.get("path") or f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+        self._channel = f"{name}:{place.get('db') or 0}"  # the channels of Redis are the same in all its databases
+        self._pubsub: Any = None
+        self._loop: Any = None
+        self._thread = 0
+        self._task: Any = None
+        self._lock = Lock()
+        self._outbox: deque[bytes] = deque()
+        self._outbox_size = 0  # bytes
+        self._sending = 0  # messages that are on their way to Redis
+        self._number = 0  # of the first message in the outbox
+        self._sign = ""  # of the next batch that empties the outbox
+        self._wake: Any = None  # an event: there is something to send
+        self._down_since: float | None = None  # since when Redis has been away
+        self._lost_before = 0  # so many had been lost by then
+        self._retry_at = 0.0  # before that, nobody who would have to wait tries
+        self._holds = True  # what is published waits for the connection, rather than being lost
+        self._unheard = 0  # heartbeats sent since we last heard ourselves
+        self._nodes: dict[str, list[float]] = {}  # the others -> the number that comes next, when they were last heard
+        self._published = self._received = self._lost = self._missed = self._reconnects = 0
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Return what happened so far, counted in messages: those that were ``published`` to Redis, ``received`` from
+        other nodes, ``lost`` because Redis was away, and ``missed`` by this node though others published them; then the
+        number of ``reconnects``, of other ``nodes`` that are alive, and whether Redis is ``up``."""
+        return {
+            "published": self._published, "received": self._received, "lost": self._lost, "missed": self._missed,
+            "reconnects": self._reconnects, "nodes": len(self._nodes), "up": int(self.is_up),
+        }  # fmt: skip
+
+    @property
+    def is_up(self) -> bool:
+        """Whether this node is connected to the others, as far as it knows."""
+        return self._task is not None and self._wake is not None and self._down_since is None
+
+    def _attach(self, pubsub: PubSub) -> None:
+        if self._pubsub is not None:
+            raise ArgumentError("an adapter serves one PubSub: give each its own, PubSub(adapter=Redis(...))")
+        self._pubsub = pubsub
+
+    def _open(self, package: Any, retry: Any) -> Any:
+        """Return a client, not connected yet, which tries nothing twice: it might arrive twice."""
+        patience = 2 * self.heartbeat
+        once = retry.Retry(self._redis.backoff.NoBackoff(), 0)
+        options = {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": once, **self._options}
+        return package.Redis.from_url(self._url, **options)
+
+    # --- Out ------------------------------------------------------------------------------
+
+    def _publish(self, line: bytes) -> None:
+        """Send a message to the other nodes; from any thread."""
+        if self._loop is None:
+            self._publish_at_once(line)
+            return
+        with self._lock:
+            self._outbox.append(line)
+            self._outbox_size += len(line)
+            if not self._holds or self._outbox_size > _MAX_OUTBOX:
+                self._lose_outbox()
+                return
+            wake = self._wake
+        if wake is None or wake.is_set():
+            return
+        if _get_ident() == self._thread:
+            wake.set()
+        else:
+            _call_on(self._loop, wake.set)
+
+    def _lose_outbox(self) -> None:
+        count = len(self._outbox)
+        if self._holds and count:
+            logger.error("Redis at %s is too slow: %d messages to other processes are lost", self._place, count)
+        self._lost += count
+        self._number += count
+        self._outbox.clear()
+        self._outbox_size = 0
+
+    def _publish_at_once(self, line: bytes) -> None:
+        """Send a message from a process in which no endpoint serves, and wait until Redis has it."""
+        with self._lock:
+            batch = f"{self._pubsub.node} {self._number} bye\n".encode() + line  # nobody needs to wait for more
+            self._number += 1
+            if time.monotonic() < self._retry_at:  # nobody shall wait for it again and again
+                self._lost += 1
+                return
+            try:
+                self._client.publish(self._channel, batch)
+            except (self._redis.RedisError, OSError) as error:
+                self._is_down(error)
+                self._lost += 1
+                self._retry_at = time.monotonic() + 1
+            else:
+                self._published += 1
+                self._is_back()
+
+    def _is_down(self, error: object) -> None:
+        if self._down_since is None:
+            self._down_since, self._lost_before = time.monotonic(), self._lost
+            logger.error(
+                "lost Redis at %s (%s): what is broadcast stays in this process until it is back", self._place, error
+            )
+
+    def _is_back(self) -> None:
+        if self._down_since is not None:
+            seconds, self._down_since = time.monotonic() - self._down_since, None
+            self._reconnects += 1
+            logger.warning(
+                "Redis at %s is back after %.1f s; %d messages to other processes were lost",
+                self._place, seconds, self._lost - self._lost_before,
+            )  # fmt: skip
+
+    def _take(self) -> bytes:
+        """Return the next batch."""
+        with self._lock:
+            lines, size = [], 0
+            while self._outbox and size < _MAX_BATCH:
+                lines.append(self._outbox.popleft())
+                size += len(lines[-1])
+            sign = ""
+            if not self._outbox:
+                sign, self._sign = self._sign, ""
+            head = f"{self._pubsub.node} {self._number} {sign}".encode()
+            self._sending = len(lines)
+            self._number += len(lines)
+            self._outbox_size -= size
+        return b"\n".join([head, *lines])
+
+    async def _write(self, client: Any) -> None:
+        """Send what is in the outbox, and a heartbeat when it is time for one."""
+        loop = self._loop
+        last_beat = beat_at = loop.time()
+        self._sign = "hello"
+        while True:
+            now = loop.time()
+            if now >= beat_at:
+                self._beat(now, now - last_beat)
+                last_beat, beat_at = now, now + self.heartbeat
+                loop.call_at(beat_at, self._wake.set)
+            elif not self._outbox and not self._sign:
+                self._wake.clear()
+                if not self._outbox and not self._sign:
+                    await self._wake.wait()
+                continue
+            await client.publish(self._channel, self._take())
+            self._published += self._sending
+            self._sending = 0
+
+    def _beat(self, now: float, passed: float) -> None:
+        if self._unheard >= _MOST_UNHEARD:
+            raise PhoenixError(f"this process has not heard itself for {self._unheard} heartbeats")
+        self._unheard += 1
+        if passed > self.timeout / 2:  # it is us who were away
+            self._hear_all(now)
+        for node, (_, heard) in list(self._nodes.items()):
+            if now - heard > self.timeout:
+                logger.warning("another process, %s, was not heard for %.1f s and counts as dead", node, now - heard)
+                self._forget(node)
+        for presence in self._pubsub._presences.values():
+            presence._beat()
+
+    # --- In -------------------------------------------------------------------------------
+
+    async def _read(self, subscriber: Any) -> None:
+        import asyncio
+
+        while True:
+            message = await subscriber.get_message(ignore_subscribe_messages=True, timeout=None)
+            if message is not None and message["type"] == "message":
+                self._receive(message["data"])
+                await asyncio.sleep(0)  # what has come already, the package reads without giving way to others
+
+    def _receive(self, batch: bytes) -> None:
+        try:
+            head, *lines = batch.decode().split("\n")
+            node, number, sign = head.split(" ")
+            first = int(number)
+        except (ValueError, AttributeError):
+            logger.error("what came by Redis, on %r, is not from this app: %.200r", self._channel, batch)
+            return
+        if node == self._pubsub.node:
+            self._unheard = 0
+            return
+        next_one = self._nodes[node][0] if node in self._nodes else first
+        if first < next_one:
+            return  # it came already
+        self._missed += int(first - next_one)
+        self._nodes[node] = [first + len(lines), self._loop.time()]
+        self._received += len(lines)
+        for line in lines:
+            try:
+                self._deliver(node, line)
+            except Exception:
+                logger.exception("a message of another process could not be delivered: %.200r", line)
+        if sign == "hello":
+            self._sign = self._sign or "here"
+            for presence in self._pubsub._presences.values():
+                presence._beat()
+            self._wake.set()
+        elif sign == "bye":
+            self._forget(node)
+
+    def _deliver(self, node: str, line: str) -> None:
+        pubsub = self._pubsub
+        if line[0] == "{":
+            message = jsonlib.loads(line)
+            presence = pubsub._presences.get(message["presence"])
+            if presence is not None:
+                presence._hear(node, message)
+            return
+        topic, _ = _topic_of(line, 1)
+        if topic in pubsub._topics:
+            pubsub._send(topic, _decode_from_node(line), None)
+
+    def _hear_all(self, now: float) -> None:
+        """Nobody counts as dead because we could not hear anybody."""
+        for state in self._nodes.values():
+            state[1] = now
+
+    def _forget(self, node: str) -> None:
+        self._nodes.pop(node, None)
+        for presence in self._pubsub._presences.values():
+            presence._drop(node)
+
+    # --- The connection -------------------------------------------------------------------
+
+    def _start(self, loop: Any) -> None:
+        self._loop, self._thread = loop, _get_ident()
+        self._down_since, self._holds = None, True
+        self._task = loop.create_task(self._run())
+
+    async def _stop(self) -> None:
+        """Send what is left, and say goodbye."""
+        import asyncio
+
+        deadline = self._loop.time() + 2
+        self._sign = "bye"
+        while self.is_up and (self._outbox or self._sign or self._sending) and self._loop.time() < deadline:
+            self._wake.set()
+            await asyncio.sleep(0.005)
+        await _cancel([self._task])
+        with self._lock:
+            self._lose_outbox()
+            self._task = self._loop = None
+
+    async def _run(self) -> None:
+        """Be connected, for ever."""
+        import asyncio
+        import random
+
+        pause = 0.0  # at first there is none: it may be the connection alone
+        while True:
+            client = self._open(self._asyncio_redis, self._asyncio_retry)
+            try:
+                await self._talk(client)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next connection is another chance
+                pause = self._fell(error, pause)
+            finally:
+                self._wake = None
+                await _close_quietly(client)
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+
+    async def _talk(self, client: Any) -> None:
+        """Subscribe; then read and write until one of them fails."""
+        import asyncio
+
+        subscriber = client.pubsub()
+        await subscriber.subscribe(self._channel)
+        if await subscriber.get_message(timeout=2 * self.heartbeat) is None:  # it confirms the subscription
+            raise PhoenixError("it does not answer")
+        self._is_back()
+        self._wake, self._holds, self._unheard = asyncio.Event(), True, 0
+        self._hear_all(self._loop.time())
+        tasks = [asyncio.ensure_future(work) for work in (self._read(subscriber), self._write(client))]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(tasks)
+            await _close_quietly(subscriber)
+        raise next(error for task in tasks if not task.cancelled() and (error := task.exception()) is not None)
+
+    def _fell(self, error: Exception, pause: float) -> float:
+        """Note a failure; return how long to wait before the next attempt."""
+        with self._lock:
+            is_first = self._down_since is None
+            self._is_down(error)
+            self._lost += self._sending
+            self._sending = 0
+            if is_first:  # what is in the outbox waits for one more attempt
+                return 0.0
+            self._holds = False
+            self._lose_outbox()
+        return min(max(0.1, 2 * pause), 5)
+
+
+_MAX_OUTBOX = 8 << 20  # bytes of messages that wait for Redis
+_MAX_BATCH = 1 << 16  # bytes, roughly, that go to it at once
+_MOST_UNHEARD = 3  # heartbeats
+
+
+async def _cancel(tasks: Sequence[Any]) -> None:
+    """Cancel tasks, and wait for their end. One that is cancelled while the package connects may not notice."""
+    import asyncio
+
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=0.5)
+
+
+async def _close_quietly(client: Any) -> None:
+    """Close a client of Redis, whatever state its connection is in."""
+    import asyncio
+
+    try:
+        await asyncio.wait_for(client.aclose(), 1)
+    except Exception as error:  # noqa: BLE001 - it is of no use any more
+        logger.debug("a connection to Redis did not close well: %s", error)
+
+
 # --- Presence -----------------------------------------------------------------------------
 
 
@@ -7372,18 +7817,30 @@ class Presence:
 
     Each change is broadcast as ``presence_diff``. What a socket tracked leaves with it. A socket that asks for the list
     while it joins also gets the changes from then on.
+
+    If the *pubsub* has an adapter, the table holds who is there in all processes of the app. Presences of the same
+    *name*, which is that of the class unless given, are one.
     """
 
-    def __init__(self, pubsub: PubSub) -> None:
+    def __init__(self, pubsub: PubSub, *, name: str = "") -> None:
         from collections import deque
         from threading import RLock
 
         self.pubsub = pubsub
-        self._node = b2a_base64(os.urandom(6), newline=False).decode()
+        self.name = name or type(self).__name__
+        if pubsub.adapter is not None and pubsub._presences.setdefault(self.name, self) is not self:
+            raise ArgumentError(
+                f"there is a presence named {self.name!r} on this PubSub already, and other processes could not tell"
+                ' them apart: give each a name, Presence(pubsub, name="...")'
+            )
+        self._version = 0  # how often the entries of this node have changed
+        self._copies: dict[str, _Copy] = {}  # other node -> its entries
+        self._state_is_due = False
         self._count = 0
         self._topics: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}  # topic -> key -> phx_ref -> meta
         self._tracked: dict[Any, dict[tuple[str, str], str]] = {}  # socket -> (topic, key) -> phx_ref
-        self._changes: deque[tuple[str, dict[str, Any], dict[str, Any]]] = deque()  # that are still to be broadcast
+        # that are still to be broadcast: version, if they are our own, topic, joins, leaves
+        self._changes: deque[tuple[int, str, dict[str, Any], dict[str, Any]]] = deque()
         self._lock = RLock()
 
     def track(
@@ -7394,12 +7851,13 @@ class Presence:
         *topic* is that of the socket unless given. Raises ``ArgumentError`` for a key that it tracks already.
         """
         topic, name = topic or socket.topic, str(key)
+        meta = self._checked(topic, name, meta or {})
         with self._lock:
             if (topic, name) in self._tracked.get(socket, ()):
                 raise ArgumentError(f"{name!r} is tracked by this socket in {topic!r} already: use update")
             if socket not in self._tracked:
                 socket._on_close(self._leave_all)
-            found = self._join(socket, topic, name, dict(meta or {}))
+            found = self._join(socket, topic, name, meta)
         self._flush()
         if socket._left:  # it closed meanwhile, in another thread
             self._leave_all(socket)
@@ -7423,7 +7881,7 @@ class Presence:
                 raise KeyError(f"{name!r} is not tracked by this socket in {topic!r}: call track first")
             old = self._topics[topic][name][reference]
             own = {field: value for field, value in old.items() if field not in ("phx_ref", "phx_ref_prev")}
-            changed = dict(meta(own) if callable(meta) else meta)
+            changed = self._checked(topic, name, meta(own) if callable(meta) else meta)
             leaves = self._leave(socket, topic, name)
             found = self._join(socket, topic, name, {**changed, "phx_ref_prev": reference}, leaves)
         self._flush()
@@ -7433,7 +7891,7 @@ class Presence:
         """Say that *socket* is no longer there as *key*."""
         topic, name = topic or socket.topic, str(key)
         with self._lock:
-            self._changes.append((topic, {}, self._leave(socket, topic, name)))
+            self._note(topic, {}, self._leave(socket, topic, name))
         self._flush()
 
     def list(self, topic: Any) -> dict[str, dict[str, Any]]:
@@ -7457,6 +7915,18 @@ class Presence:
         """Override it to add to what clients see, such as the names of users. It must not block."""
         return presences
 
+    def _checked(self, topic: str, key: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of *meta*. Raises ``ArgumentError`` for one that other nodes could not be told of."""
+        copy = dict(meta)
+        if self.pubsub.adapter is not None:
+            try:
+                encode_json([topic, key, copy]).encode()
+            except ValueError as error:
+                raise ArgumentError(
+                    f"the meta of {key!r} in {topic!r} goes to other processes, as JSON, which {copy!r} cannot: {error}"
+                ) from None
+        return copy
+
     # Changes are noted under the lock, together with the table, and broadcast in that order, whichever thread made
     # them: a client that heard of a leave before its join would see a ghost for ever.
 
@@ -7464,30 +7934,39 @@ class Presence:
         self, socket: Any, topic: str, key: str, meta: dict[str, Any], leaves: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         self._count += 1
-        reference = f"{self._node}{self._count:x}"
+        reference = f"{self.pubsub.node}.{self._count:x}"
         found = {**meta, "phx_ref": reference}
         self._topics.setdefault(topic, {}).setdefault(key, {})[reference] = found
         self._tracked.setdefault(socket, {})[topic, key] = reference
-        self._changes.append((topic, {key: _metas({reference: found})}, dict(leaves or {})))
+        self._note(topic, {key: _metas({reference: found})}, dict(leaves or {}))
         return dict(found)
+
+    def _note(self, topic: str, joins: dict[str, Any], leaves: dict[str, Any]) -> None:
+        """Note a change of our own entries."""
+        if joins or leaves:
+            self._version += 1
+            self._changes.append((self._version, topic, joins, leaves))
 
     def _leave(self, socket: Any, topic: str, key: str) -> dict[str, Any]:
         """Take an entry out of the table; return it as the leaves of a diff, empty when there is none."""
         reference = self._tracked.get(socket, {}).pop((topic, key), None)
         if reference is None:
             return {}
+        return {key: _metas({reference: self._remove(topic, key, reference)})}
+
+    def _remove(self, topic: str, key: str, reference: str) -> dict[str, Any]:
         keys = self._topics[topic]
         old = keys[key].pop(reference)
         if not keys[key]:
             del keys[key]
         if not keys:
             del self._topics[topic]
-        return {key: _metas({reference: old})}
+        return old
 
     def _leave_all(self, socket: Any) -> None:
         with self._lock:
             for topic, key in tuple(self._tracked.get(socket, ())):
-                self._changes.append((topic, {}, self._leave(socket, topic, key)))
+                self._note(topic, {}, self._leave(socket, topic, key))
             self._tracked.pop(socket, None)
         self._flush()
 
@@ -7497,17 +7976,113 @@ class Presence:
     def _broadcast_changes(self) -> None:
         while self._changes:
             try:
-                topic, joins, leaves = self._changes.popleft()
+                version, topic, joins, leaves = self._changes.popleft()
             except IndexError:  # another thread was faster
                 return
-            if not joins and not leaves:
-                continue
+            if version:
+                self._tell(version=version, topic=topic, joins=joins, leaves=leaves)
             try:
                 diff = {"joins": self.fetch(topic, joins), "leaves": self.fetch(topic, leaves)}
             except Exception:
                 logger.exception("%s.fetch raised an error for %r", _name_of(type(self)), topic)
                 diff = {"joins": joins, "leaves": leaves}
-            self.pubsub.broadcast(topic, Broadcast(topic, "presence_diff", diff))
+            self.pubsub.local_broadcast(topic, Broadcast(topic, "presence_diff", diff))
+
+    # What nodes tell each other: each change of a node's own entries, with the version that it led to; with every
+    # heartbeat the version alone. Who finds that it has missed something asks, and is told all entries.
+
+    def _tell(self, **message: Any) -> None:
+        adapter = self.pubsub.adapter
+        if adapter is not None:
+            adapter._publish(encode_json({"presence": self.name, **message}).encode())
+
+    def _beat(self) -> None:
+        if self._version:
+            self._tell(version=self._version)
+
+    def _hear(self, node: str, message: dict[str, Any]) -> None:
+        """Handle what the presence of another node tells."""
+        if "ask" in message:
+            if message["ask"] == self.pubsub.node and not self._state_is_due:
+                self._state_is_due = True  # others will have missed the same: answer them together
+                self.pubsub._loop.call_later(0.02, self._tell_state)
+            return
+        version = message["version"]
+        with self._lock:
+            copy = self._copies.setdefault(node, _Copy())
+            if "state" in message and version != copy.version:
+                self._replace(copy, message["state"])
+            elif "topic" in message and version == copy.version + 1:
+                topic, joins, leaves = message["topic"], message["joins"], message["leaves"]
+                self._apply(copy, topic, joins, leaves)
+            elif version != copy.version:
+                if "topic" not in message or not copy.has_asked:  # of many changes in a row, the first is enough
+                    copy.has_asked = True
+                    self._tell(ask=node)
+                return
+            copy.version, copy.has_asked = version, False
+        self._flush()
+
+    def _tell_state(self) -> None:
+        self._state_is_due = False
+        state: dict[str, dict[str, Any]] = {}
+        with self._lock:
+            for own in self._tracked.values():
+                for (topic, key), reference in own.items():
+                    metas = state.setdefault(topic, {}).setdefault(key, {"metas": []})["metas"]
+                    metas.append(self._topics[topic][key][reference])
+            version = self._version
+        self._tell(version=version, state=state)
+
+    def _replace(self, copy: _Copy, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make *copy* hold *state* in place of what it held."""
+        now = {
+            meta["phx_ref"]: (topic, key)
+            for topic, keys in state.items() for key, entry in keys.items() for meta in entry["metas"]
+        }  # fmt: skip
+        gone: dict[str, dict[str, Any]] = {}
+        for reference, (topic, key) in copy.entries.items():
+            if reference not in now:
+                meta = self._topics[topic][key][reference]
+                gone.setdefault(topic, {}).setdefault(key, {"metas": []})["metas"].append(meta)
+        for topic in {**state, **gone}:
+            self._apply(copy, topic, state.get(topic, {}), gone.get(topic, {}))
+
+    def _apply(self, copy: _Copy, topic: str, joins: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
+        """Change what we know of another node, and note what has changed."""
+        came: dict[str, Any] = {}
+        went: dict[str, Any] = {}
+        for key, entry in leaves.items():
+            old = [meta["phx_ref"] for meta in entry["metas"] if copy.entries.pop(meta["phx_ref"], None)]
+            if old:
+                went[key] = _metas({reference: self._remove(topic, key, reference) for reference in old})
+        for key, entry in joins.items():
+            new = {meta["phx_ref"]: meta for meta in entry["metas"] if meta["phx_ref"] not in copy.entries}
+            if new:
+                copy.entries.update(dict.fromkeys(new, (topic, key)))
+                self._topics.setdefault(topic, {}).setdefault(key, {}).update(new)
+                came[key] = _metas(new)
+        if came or went:
+            self._changes.append((0, topic, came, went))
+
+    def _drop(self, node: str) -> None:
+        """Another node is dead or has said goodbye: its entries leave."""
+        with self._lock:
+            copy = self._copies.pop(node, None)
+            if copy is not None:
+                self._replace(copy, {})
+        self._flush()
+
+
+class _Copy:
+    """What a presence knows of the entries of another node."""
+
+    __slots__ = ("version", "entries", "has_asked")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.entries: dict[str, tuple[str, str]] = {}  # phx_ref -> topic, key
+        self.has_asked = False
 
 
 def _metas(refs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -14116,11 +14691,14 @@ class Endpoint(metaclass=_Recording):
             self._stop_task = server.loop.create_task(server.stop())  # kept, so that it is not collected
 
         self._children = _Children(self.options["children"], server, give_up)
+        self.pubsub._connect()
         await self._children.start()
 
     async def _stopped(self, server: Server) -> None:
         if self._children is not None:
             await self._children.stop(self._timeouts.shutdown)
+            self._children = None
+            await self.pubsub._disconnect()
 
     def _stopping(self, server: Server) -> None:
         for router in (self.router, *getattr(self.router, "_forwards", ())):
