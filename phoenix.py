@@ -7205,8 +7205,12 @@ class PubSub:
 
     def _connect(self) -> None:
         """An endpoint serves: hear other nodes from now on."""
-        self._served += 1
-        if self.adapter is not None and self._served == 1:
+        if self.adapter is None:
+            return
+        if self.adapter._loop is self._loop:
+            self._served += 1
+        else:
+            self._served = 1
             self.adapter._start(self._loop)
 
     async def _disconnect(self) -> None:
@@ -7533,7 +7537,7 @@ class Redis:
 
     def _publish(self, line: bytes) -> None:
         """Send a message to the other nodes; from any thread."""
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             self._publish_at_once(line)
             return
         with self._lock:
@@ -9874,6 +9878,18 @@ class _Mount:
             result = method(*arguments)
         return await result if hasattr(result, "__await__") else result
 
+    def poll(self, token: Any, pubsub: PubSub) -> _LongPoll | None:
+        """Return the long poll that has this token, or ``None`` when there is none here, or none any more."""
+        found = self.polls.get(token) if isinstance(token, str) else None
+        if found is None and isinstance(token, str) and "." in token and token.partition(".")[0] != pubsub.node:
+            logger.warning(
+                "a client of %s polls this process, but its session is in another, or in one that has ended: it has to"
+                " connect anew. Where several processes serve, the proxy must send each client to the same one (sticky"
+                " sessions), unless all clients use WebSockets",
+                self.path,
+            )
+        return found
+
     def stop(self) -> None:
         """The server stops: those who poll are told, too."""
         for poll in list(self.polls.values()):
@@ -10300,7 +10316,7 @@ class _LongPoll:
         self.thread = _get_ident()
         self.in_worker = adapter.in_worker
         self.create_task = self.loop.create_task
-        self.token = _base64url(os.urandom(24)).decode()
+        self.token = f"{session.pubsub.node}.{_base64url(os.urandom(24)).decode()}"
         self.window: float = mount.options.get("window", 10)
         self.turn = asyncio.Lock()  # requests of one client are handled one after the other
         self.messages: list[str] = []
@@ -10416,7 +10432,7 @@ class _LongPollPlug:
         if conn.adapter.why_no_poll:
             return conn.send_resp(501, conn.adapter.why_no_poll)
         token = conn.query_params.get("token") or conn._req_header("x-phoenix-longpoll-token")
-        poll = self.mount.polls.get(token) if isinstance(token, str) else None
+        poll = self.mount.poll(token, conn.endpoint.pubsub)
         return self._publish(conn, poll) if conn.method == "POST" else self._poll(conn, poll)
 
     async def _poll(self, conn: Any, poll: _LongPoll | None) -> Any:
@@ -10495,7 +10511,7 @@ class _OldPollPlug:
             poll = _LongPoll(self.mount, session, conn.adapter)
             conn.put_resp_cookie(self.cookie, poll.token, path=conn.request_path, same_site="Lax")
             return conn.send_resp(200, "")
-        known = self.mount.polls.get(conn.req_cookies.get(self.cookie, ""))
+        known = self.mount.poll(conn.req_cookies.get(self.cookie), conn.endpoint.pubsub)
         if known is None:
             await _sent_text(conn, 1_000_000)  # as above
             return conn.send_resp(410, "")
@@ -14685,6 +14701,7 @@ class Endpoint(metaclass=_Recording):
         if server.ports:
             self._make_url(server.ports)  # now that they are known
         self.pubsub._serve_on(server.loop)
+        self._warn_of_workers()
 
         def give_up() -> None:
             self.gave_up = True
@@ -14693,6 +14710,19 @@ class Endpoint(metaclass=_Recording):
         self._children = _Children(self.options["children"], server, give_up)
         self.pubsub._connect()
         await self._children.start()
+
+    def _warn_of_workers(self) -> None:
+        """Say it when several processes serve this app and their clients could not hear each other."""
+        count, sign = _workers()
+        shares = self.options["pubsub"] is not None or any(
+            isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())
+        )
+        if count > 1 and shares and self.pubsub.adapter is None:
+            logger.warning(
+                "%d processes serve this app (%s), each by itself: what is broadcast in one does not reach the clients"
+                ' of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or start one',
+                count, sign,
+            )  # fmt: skip
 
     async def _stopped(self, server: Server) -> None:
         if self._children is not None:
@@ -14748,6 +14778,17 @@ class Endpoint(metaclass=_Recording):
         """Serve until SIGINT or SIGTERM; then let open requests end, and return."""
         self.server = self.make_server(host, port)
         _serve_all([self])
+
+
+def _workers() -> tuple[int, str]:
+    """Return how many processes serve this app, as far as one of them can see, and what says so."""
+    command = " ".join(sys.argv[1:]) if re.search("gunicorn|uvicorn|hypercorn|granian", sys.argv[0]) else ""
+    for words in (command, os.environ.get("GUNICORN_CMD_ARGS", "")):
+        found = re.search(r"(?<!\S)(?:--workers|-w)[ =]?(\d+)", words)
+        if found:
+            return int(found[1]), found[0]
+    count = os.environ.get("WEB_CONCURRENCY", "")
+    return (int(count), f"WEB_CONCURRENCY={count}") if count.isdecimal() else (1, "")
 
 
 def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] = _run_fairly) -> None:

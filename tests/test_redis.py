@@ -799,3 +799,74 @@ def test_a_password_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     PubSub(adapter=Redis("redis://:sesame@127.0.0.1:1/0")).broadcast("news", 1)
     assert "lost Redis at 127.0.0.1:1" in caplog.text
     assert "sesame" not in caplog.text
+
+
+# --- Several workers ----------------------------------------------------------------------
+
+WORKERS = '''
+import phoenix
+from phoenix import Channel, channel, socket
+
+class RoomChannel(Channel):
+    async def join(self, socket, topic, message):
+        return socket.ok()
+
+class Router(phoenix.Router):
+    with socket("/ws"):
+        channel("rooms", RoomChannel)
+
+app = phoenix.Endpoint(Router)
+app.run()
+'''
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("WEB_CONCURRENCY", "3"), ("GUNICORN_CMD_ARGS", "--preload --workers=3"), ("GUNICORN_CMD_ARGS", "-w 3")],
+)
+def test_several_workers_without_an_adapter_are_warned_of(
+    name: str, value: str, start: Callable[..., StartedServer], tmp_path: Path
+) -> None:
+    script = tmp_path / "workers_app.py"
+    script.write_text(WORKERS)
+    server = start(script, PYTHONPATH=str(ROOT), **{name: value})
+    assert "3 processes serve this app (" in server.log
+    assert "pubsub=PubSub(adapter=Redis(" in server.log
+
+
+@pytest.mark.parametrize("change", ["one worker", "an adapter", "no channels"])
+def test_nothing_is_said_where_there_is_nothing_to_warn_of(
+    change: str, start: Callable[..., StartedServer], tmp_path: Path, redis: RedisServer
+) -> None:
+    text = WORKERS
+    if change == "an adapter":
+        text = text.replace("(Router)", f"(Router, pubsub=phoenix.PubSub(adapter=phoenix.Redis({redis.url!r})))")
+    elif change == "no channels":
+        text = text.replace('with socket("/ws"):', "if False:")
+    script = tmp_path / "workers_app.py"
+    script.write_text(text)
+    server = start(script, PYTHONPATH=str(ROOT), WEB_CONCURRENCY="1" if change == "one worker" else "3")
+    server.stop()
+    assert "processes serve this app" not in server.log
+
+
+def test_the_command_line_of_other_servers_tells_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    for line, count in (
+        ("/usr/bin/gunicorn -w 4 app:app", 4), ("uvicorn app:app --workers=2", 2), ("hypercorn -w2 app", 2),
+        ("/venv/uvicorn/__main__.py --workers 8 app:app", 8), ("gunicorn app:app", 1), ("app.py -w 4", 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, "argv", line.split())
+        assert phoenix._workers()[0] == count
+
+
+def test_a_long_poll_that_lands_in_another_process_is_answered_410_and_the_log_says_why(two: Two) -> None:
+    opened = two[0].request("/ws/longpoll?vsn=2.0.0").json
+    assert opened["status"] == 410
+    path = f"/ws/longpoll?vsn=2.0.0&token={opened['token']}"
+    assert two[1].request(path, "POST", body=b'["1","1","rooms:lobby","phx_join",{}]').json == {"status": 410}
+    polled = two[1].request(path).json
+    assert polled["status"] == 410 and polled["token"] != opened["token"]
+    assert "sticky sessions" in two[1].log
+    assert "sticky sessions" not in two[0].log
