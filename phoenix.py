@@ -8277,8 +8277,8 @@ _ORIGIN = re.compile(
 class _OriginCheck:
     """Decide by their ``Origin`` header which pages may connect (§10.2).
 
-    *allowed* is ``True`` (pages of the host in the endpoint's url), ``"conn"`` (pages of the very scheme,
-    host and port that they connect to), ``False`` (all pages), or a list such as ``["https://example.com",
+    *allowed* is ``"conn"`` (pages of the very scheme, host and port that they connect to), ``True`` (these, and those
+    of the host in the endpoint's url), ``False`` (all pages), or a list such as ``["https://example.com",
     "//localhost:8080", "//*.example.com"]``: what an entry leaves out, scheme or port, may be any, and
     ``*.`` is the domain with all below it. Raises ``ArgumentError``.
     """
@@ -8291,21 +8291,23 @@ class _OriginCheck:
         self._allowed = allowed
         self._patterns = () if isinstance(allowed, (bool, str)) else tuple(map(_origin_pattern, allowed))
 
-    def allows(self, origins: Sequence[str], *, url_host: str, scheme: str, host: str, port: int) -> bool:
+    def allows(
+        self, origins: Sequence[str], *, url_host: str | None, host: str, places: Iterable[tuple[str, int | None]]
+    ) -> bool:
         """Say whether a request with these ``Origin`` headers may connect.
 
-        *url_host* is the host of the endpoint's url; *scheme* (http or https), *host* and *port* are those of
-        the request. Without the header it does not come from a page, and passes.
+        *url_host* is the host of the endpoint's url; the request came to *host*, at one of *places*: scheme (http or
+        https) and port. Without the header it does not come from a page, and passes.
         """
         if not origins or self._allowed is False:
             return True
         origin = _parse_origin(origins[0]) if len(origins) == 1 else None
         if origin is None or origin[0] is None or origin[1].startswith("*"):
             return False  # such as "null" and "file://"
-        if self._allowed is True:
-            return origin[1] == _plain_host(url_host)
-        if self._allowed == "conn":
-            return origin == (scheme, _plain_host(host), port)
+        if self._allowed is True and url_host is not None and origin[1] == _plain_host(url_host):
+            return True
+        if self._allowed is True or self._allowed == "conn":
+            return origin[1] == _plain_host(host) and (origin[0], origin[2]) in places
         return any(_origin_matches(origin, pattern) for pattern in self._patterns)
 
 
@@ -10057,31 +10059,21 @@ class _Upgrade:
         self.subprotocols = tuple(subprotocols)
         origins = options.get("origins", True)
         self.checks = origins is not False
-        self.same_site = origins is True
         try:
-            self.origins = _OriginCheck("conn" if origins is True else origins)
+            self.origins = _OriginCheck(origins)
         except ArgumentError as error:
             raise DefinitionError(f"{where}: {error}") from None
         except TypeError:
             raise DefinitionError(f"{where}: origins={origins!r}: expected True, False or a list of texts") from None
-        self.own = _OriginCheck(True)
 
     def allows(self, conn: Any) -> bool:
         """Tell whether the page that asks is one of those that may."""
-        origins = conn._req_headers.get("origin", ())
-        if not origins or not self.checks:
-            return True
-        host, port = conn.host, conn.port
-        known = conn.endpoint.options["url"].get("host") if conn.endpoint is not None else None
-        places = [(conn.scheme, port)]
-        if port in (80, 443):  # a proxy may speak https for us
+        url_host = conn.endpoint.options["url"].get("host") if conn.endpoint is not None else None
+        places = [(conn.scheme, conn.port)]
+        if conn.port in (80, 443):  # a proxy may speak https for us
             places += [("http", 80), ("https", 443)]
-        for scheme, port in places:
-            if self.origins.allows(origins, url_host=known or host, scheme=scheme, host=host, port=port):
-                return True
-        return self.same_site and known is not None and self.own.allows(
-            origins, url_host=known, scheme="", host="", port=0
-        )
+        origins = conn._req_headers.get("origin", ())
+        return self.origins.allows(origins, url_host=url_host, host=conn.host, places=places)
 
     def check(self, conn: Any) -> Any:
         """Return the conn with a refusal, or ``None`` when it may become a WebSocket."""

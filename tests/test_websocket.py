@@ -749,7 +749,9 @@ def test_a_malformed_list_of_extensions_is_refused(offer: str) -> None:
 @pytest.mark.parametrize(
     "allowed, origin, passes",
     [
-        # True: the host of the endpoint's url
+        # True: the host of the endpoint's url, and the very scheme, host and port
+        (True, "http://10.0.0.1:4000", True),
+        (True, "http://10.0.0.1:4001", False),
         (True, "http://example.com", True),
         (True, "https://EXAMPLE.com:8443", True),
         (True, "http://other.com", False),
@@ -800,7 +802,7 @@ def test_a_malformed_list_of_extensions_is_refused(offer: str) -> None:
     ],
 )
 def test_origins_are_checked(allowed: Any, origin: str, passes: bool) -> None:
-    request: dict[str, Any] = {"url_host": "Example.com", "scheme": "http", "host": "10.0.0.1", "port": 4000}
+    request: dict[str, Any] = {"url_host": "Example.com", "host": "10.0.0.1", "places": [("http", 4000)]}
     check = ws._OriginCheck(allowed)
     assert check.allows([origin], **request) is passes
     assert check.allows([], **request)  # not from a page
@@ -809,9 +811,9 @@ def test_origins_are_checked(allowed: Any, origin: str, passes: bool) -> None:
 
 def test_ports_left_out_are_those_of_the_scheme() -> None:
     check = ws._OriginCheck("conn")
-    assert check.allows(["https://example.com"], url_host="", scheme="https", host="example.com", port=443)
-    assert check.allows(["http://[::1]"], url_host="", scheme="http", host="[::1]", port=80)
-    assert check.allows(["http://[::1]"], url_host="", scheme="http", host="::1", port=80)
+    assert check.allows(["https://example.com"], url_host="", host="example.com", places=[("https", 443)])
+    assert check.allows(["http://[::1]"], url_host="", host="[::1]", places=[("https", 443), ("http", 80)])
+    assert check.allows(["http://[::1]"], url_host=None, host="::1", places=[("http", 80)])
 
 
 @pytest.mark.parametrize(
