@@ -5578,12 +5578,6 @@ class _RouterRecorder:
                 raise DefinitionError(f"{where}: duplicate pipe_through for {pipe!r}: the scope runs it already")
             self.scopes[-1].pipes.append(entry)
 
-    def _pipe_steps(self, pipes: Sequence[str | PlugEntry]) -> tuple[_Step, ...]:
-        found: list[PlugEntry] = []
-        for pipe in pipes:
-            found += self.pipelines[pipe] if isinstance(pipe, str) else [pipe]
-        return _steps(found)
-
     # --- Scopes and routes ----------------------------------------------------------------
 
     def scope(self, path: str, as_: str | bool | None, host: Any, assigns: Any, private: Any, where: str) -> Block:
@@ -5637,7 +5631,8 @@ class _RouterRecorder:
         route.pipe_through = [pipe if isinstance(pipe, str) else pipe.name for pipe in scope.pipes]
         route.assigns = {**scope.assigns, **(assigns or {})}
         route.private = {**scope.private, **(private or {})}
-        route.steps = self._pipe_steps(scope.pipes) + steps
+        plugs = [entry for pipe in scope.pipes for entry in (self.pipelines[pipe] if isinstance(pipe, str) else [pipe])]
+        route.steps = _steps(plugs) + steps
         scope.entries.append(route)
         return route
 
@@ -9948,11 +9943,8 @@ class _SocketPlug:
     is_websocket = True
 
     def __init__(self, mount: _Mount, upgrade: _Upgrade, old: bool) -> None:
-        self.mount = mount
-        self.upgrade = upgrade
-        self.old = old
+        self.mount, self.upgrade, self.old = mount, upgrade, old
         self.idle = mount.options.get("timeout", 60)
-        self.__name__ = "websocket"
 
     def __call__(self, conn: Any) -> Any:
         serializer = _V07 if self.old else _serializer_for(conn)
@@ -10397,15 +10389,24 @@ async def _sent_text(conn: Any, most: int) -> bytes:
     return encode_json(conn.body_params.get("_json", conn.body_params)).encode()
 
 
-class _LongPollPlug:
-    """``<mount>/longpoll``: the long poll of V1 and V2 clients."""
+class _PollPlug:
+    """What the long polls of both generations have in common."""
 
     takes_body = True
 
     def __init__(self, mount: _Mount, upgrade: _Upgrade) -> None:
-        self.mount = mount
-        self.upgrade = upgrade
-        self.__name__ = "longpoll"
+        self.mount, self.upgrade = mount, upgrade
+
+    async def connect(self, conn: Any, serializer: Any) -> _LongPoll | None:
+        """Return the wire of a new client, or ``None`` when it may not connect."""
+        session = self.mount.connect(conn, serializer)
+        if not self.mount.connects_at_once:
+            session = await session
+        return None if session is None else _LongPoll(self.mount, session, conn.adapter)
+
+
+class _LongPollPlug(_PollPlug):
+    """``<mount>/longpoll``: the long poll of V1 and V2 clients."""
 
     def __call__(self, conn: Any) -> Any:
         conn.put_resp_header("cache-control", "no-store")
@@ -10439,13 +10440,8 @@ class _LongPollPlug:
     async def _open(self, conn: Any) -> Any:
         serializer = _serializer_for(conn)
         conn.private["phoenix_auth_token"] = conn._req_header("x-phoenix-authtoken") or None
-        session = None if serializer is None else self.mount.connect(conn, serializer)
-        if not self.mount.connects_at_once and session is not None:
-            session = await session
-        if session is None:
-            return conn.json({"status": 403})
-        poll = _LongPoll(self.mount, session, conn.adapter)
-        return conn.json({"status": 410, "token": poll.token, "messages": []})
+        poll = None if serializer is None else await self.connect(conn, serializer)
+        return conn.json({"status": 410, "token": poll.token, "messages": []} if poll else {"status": 403})
 
     async def _publish(self, conn: Any, poll: _LongPoll | None) -> Any:
         if poll is None:
@@ -10473,21 +10469,12 @@ def _posted_message(line: bytes) -> str | bytes:
         return b""  # which is no message
 
 
-class _OldPollPlug:
+class _OldPollPlug(_PollPlug):
     """``<mount>/poll``: the long poll of Phoenix 0.7. POST opens, GET waits, PUT sends one message."""
 
     cookie = "_phoenix_poll"
-    takes_body = True
 
-    def __init__(self, mount: _Mount, upgrade: _Upgrade) -> None:
-        self.mount = mount
-        self.upgrade = upgrade
-        self.__name__ = "poll"
-
-    def __call__(self, conn: Any) -> Any:
-        return self._answer(conn)
-
-    async def _answer(self, conn: Any) -> Any:
+    async def __call__(self, conn: Any) -> Any:
         conn.put_resp_header("cache-control", "no-store")
         if not self.upgrade.allows(conn):
             return conn.send_resp(403, "")
@@ -10495,12 +10482,9 @@ class _OldPollPlug:
         if conn.adapter.why_no_poll:
             return conn.send_resp(501, conn.adapter.why_no_poll)
         if conn.method == "POST":
-            session = self.mount.connect(conn, _V07)
-            if not self.mount.connects_at_once:
-                session = await session
-            if session is None:
+            poll = await self.connect(conn, _V07)
+            if poll is None:
                 return conn.send_resp(403, "")
-            poll = _LongPoll(self.mount, session, conn.adapter)
             conn.put_resp_cookie(self.cookie, poll.token, path=conn.request_path, same_site="Lax")
             return conn.send_resp(200, "")
         known = self.mount.poll(conn.req_cookies.get(self.cookie), conn.endpoint.pubsub)
