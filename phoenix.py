@@ -10990,6 +10990,7 @@ _EVENTS = 256  # sockets that are looked after before timers and tasks have thei
 _TURN = 64  # requests of one connection that are answered before others have their turn
 _UNSENT = 262_144  # bytes that the system holds for a client until the network takes them
 _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
+_ON_ITS_WAY = 0.1  # seconds that a server which stops waits for requests on connections that look idle
 _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves ...
 _FILE_PIECE = 1_048_576  # ... in pieces, which the system takes or refuses at once
 
@@ -11176,7 +11177,7 @@ class _Connection(_LoopAdapter):
         self.deadline = self.server.now + self.server.timeouts.head
         self.server.connections.add(self)
         if self.server.stopping:
-            self.abort()
+            self.stop()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = self.discarding = True
@@ -11255,13 +11256,15 @@ class _Connection(_LoopAdapter):
             self._close_gently()
 
     def stop(self) -> None:
-        """The server stops: an idle connection closes, a request is still answered."""
+        """The server stops: a request is still answered, also one that is on its way; then the connection closes."""
         self.keep_alive = False
         if self.request is None:
+            self.server.loop.call_later(_ON_ITS_WAY, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.request is None and not self.discarding:
             self.discarding = True
             self.transport.close()
-            if self.scheme == "https":
-                self._allow(1)  # for the goodbye of TLS, which not every client returns
 
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
@@ -11298,7 +11301,7 @@ class _Connection(_LoopAdapter):
     def _start(self, request: Request) -> None:
         self.request = request
         self.deadline = _NEVER
-        self.keep_alive = request.keep_alive
+        self.keep_alive = request.keep_alive and not self.server.stopping
         self.head_sent = False
         self.continued = not request.minor  # HTTP/1.0 does not know it
         context = contextvars.copy_context()  # what this request sets must not be seen by the next
@@ -12047,6 +12050,8 @@ class Server:
             return
         self.stopping = True
         self._stop_listening()
+        for _ in range(3 if self._listeners else 0):  # until asyncio has made the connections that it has accepted
+            await asyncio.sleep(0)
         if self.on_stop is not None:
             self.on_stop(self)
         for connection in list(self.connections):
@@ -13572,8 +13577,9 @@ def _conn_of_scope(endpoint: Endpoint, scope: Mapping[str, Any], adapter: Adapte
         fields.pop("sec-websocket-extensions", None)
         if scope.get("subprotocols"):
             fields["sec-websocket-protocol"] = [", ".join(scope["subprotocols"])]
-    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http"))
-    host, port = _host_and_port("".join(fields.get("host", ())), scheme, *(scope.get("server") or ("localhost", 0)))
+    scheme: str = _SCHEMES[scope.get("scheme", "http")]
+    named, number = scope.get("server") or ("localhost", 0)
+    host, port = _host_and_port("".join(fields.get("host", ())), scheme, named, number)
     root = quote(scope.get("root_path", "")).rstrip("/")
     raw = (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
     conn = Conn(
@@ -14135,6 +14141,106 @@ def _parts_of_file(stream: Any, file: Any) -> Iterator[bytes]:
                 raise PhoenixError(f"the file {file.path} has become shorter")
             left -= len(part)
             yield part
+
+
+# --- Doors: gunicorn ----------------------------------------------------------------------
+#
+# gunicorn starts, watches and replaces processes, and opens the sockets; in each of them this server serves. So
+# `gunicorn -k phoenix.GunicornWorker app:app` has its options for these, and WebSockets as well.
+
+
+class _GunicornServing:
+    """What makes a worker class of gunicorn run an endpoint."""
+
+    if TYPE_CHECKING:  # what gunicorn's own class has
+        cfg: Any
+        log: Any
+        sockets: list[Any]
+        wsgi: Any
+        alive: bool
+        booted: bool
+        age: int
+        nr: int
+        ppid: int
+        max_requests: int
+
+        def notify(self) -> None: ...
+
+    def run(self) -> None:
+        import asyncio
+
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        import asyncio
+        import signal
+
+        self.booted = False  # so far: what goes wrong now would go wrong in a new worker as well
+        endpoint = getattr(self.wsgi, "__self__", self.wsgi)  # also for `app.wsgi`
+        if not isinstance(endpoint, Endpoint):
+            raise ConfigError(f"GunicornWorker serves an Endpoint, and got {self.wsgi!r}: name it, as in app:app")
+        _set_up_logging(endpoint)
+        server = endpoint.make_server(sockets=[getattr(each, "sock", each) for each in self.sockets])
+        old = server.timeouts
+        server.timeouts = Timeouts(old.head, old.body, old.idle, old.write, self.cfg.graceful_timeout)
+        if self.cfg.is_ssl:
+            from importlib import import_module
+
+            server.tls = import_module("gunicorn.sock").ssl_context(self.cfg)
+        if self.cfg.max_requests:
+            server.handle = functools.partial(self._count, server.handle)
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        await server.start()
+        self.booted = True
+        beating = loop.create_task(self._beat(stop))
+        told = loop.create_task(stop.wait())
+        await asyncio.wait([told, server.ended], return_when=asyncio.FIRST_COMPLETED)
+        await server.stop()
+        beating.cancel()
+        told.cancel()
+        if endpoint.gave_up:
+            sys.exit(1)
+
+    async def _beat(self, stop: Any) -> None:
+        """Tell gunicorn that this process is alive, and notice that it is to end or that gunicorn is no more."""
+        import asyncio
+
+        while True:
+            self.notify()
+            if not self.alive or self.ppid != os.getppid():
+                stop.set()
+            await asyncio.sleep(0.25)
+
+    def _count(self, handle: Callable[..., Any], request: Request, connection: Any) -> Any:
+        self.nr += 1
+        if self.nr == self.max_requests:
+            self.log.info("Autorestarting worker after %d requests.", self.nr)
+            self.alive = False
+        return handle(request, connection)
+
+
+def _gunicorn_worker() -> type:
+    """Return the class for ``gunicorn -k phoenix.GunicornWorker``. Raises ``ImportError`` without gunicorn."""
+    from importlib import import_module
+
+    try:
+        base = import_module("gunicorn.workers.base").Worker
+    except ImportError as error:
+        raise ImportError("GunicornWorker needs gunicorn: pip install gunicorn") from error
+    return type("GunicornWorker", (_GunicornServing, base), {"__module__": __name__})
+
+
+if not TYPE_CHECKING:  # type checkers would take every name for one of this module's
+
+    def __getattr__(name: str) -> Any:
+        """Make ``GunicornWorker`` when it is asked for: only then gunicorn is imported."""
+        if name != "GunicornWorker":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = _gunicorn_worker()
+        return globals()[name]
 
 
 # --- The endpoint -------------------------------------------------------------------------

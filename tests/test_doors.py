@@ -11,8 +11,10 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,7 +143,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     programs: list[Program] = []
 
     def start(command: list[Any], place: int | str, wait: bool = True, **environment: str) -> Program:
-        notes = {"DOORS_NOTES": str(tmp_path / "notes")}
+        notes = {"DOORS_NOTES": str(tmp_path / "notes"), "PYTHONPATH": str(ROOT)}
         program = Program(command, place, tmp_path / f"{len(programs)}.log", {**notes, **environment})
         programs.append(program)
         if wait:
@@ -288,6 +290,11 @@ def gunicorn_gthread(place: int) -> list[Any]:
     return [*gunicorn_sync(place), "--threads", "8"]
 
 
+def gunicorn_worker(place: int | str, *options: str) -> list[Any]:
+    bind = f"unix:{place}" if isinstance(place, str) else f"127.0.0.1:{place}"
+    return [program("gunicorn"), "-k", "phoenix.GunicornWorker", "app:app", "--bind", bind, *options]
+
+
 def waitress(place: int) -> list[Any]:
     return [program("waitress-serve"), "--listen", f"127.0.0.1:{place}", "app:app.wsgi"]
 
@@ -300,6 +307,7 @@ def own(place: int) -> list[Any]:
     return [*OWN_SERVER, "--port", str(place)]
 
 
+OWN = [own, gunicorn_worker]
 ASGI = [uvicorn, hypercorn, granian]
 WSGI = [gunicorn_sync, gunicorn_gthread, waitress, validated]
 
@@ -312,7 +320,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pr
     def start(door: Any) -> Program:
         if door not in programs:
             port = free_port()
-            notes = {"DOORS_NOTES": str(folder / door.__name__)}
+            notes = {"DOORS_NOTES": str(folder / door.__name__), "PYTHONPATH": str(ROOT)}
             programs[door] = Program(door(port), port, folder / f"{door.__name__}.log", notes)
         programs[door].wait_until_listening()
         return programs[door]
@@ -322,7 +330,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pr
         each.kill()
 
 
-@pytest.fixture(params=[own, *ASGI, *WSGI], ids=lambda door: door.__name__)
+@pytest.fixture(params=[*OWN, *ASGI, *WSGI], ids=lambda door: door.__name__)
 def server(request: pytest.FixtureRequest, serve: Any) -> Program:
     started: Program = serve(request.param)
     return started
@@ -469,7 +477,7 @@ def asgi(request: pytest.FixtureRequest, serve: Any) -> Program:
     return started
 
 
-@pytest.fixture(params=[own, *ASGI], ids=lambda door: door.__name__)
+@pytest.fixture(params=[*OWN, *ASGI], ids=lambda door: door.__name__)
 def speaker(request: pytest.FixtureRequest, serve: Any) -> Program:
     """A server that speaks WebSocket."""
     started: Program = serve(request.param)
@@ -596,7 +604,7 @@ def test_the_older_serializers(speaker: Program) -> None:
         assert found["message"] == {"body": "hi"}
 
 
-@pytest.mark.parametrize("door", [own, *ASGI, gunicorn_gthread, waitress], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("door", [*OWN, *ASGI, gunicorn_gthread, waitress], ids=lambda door: door.__name__)
 def test_channels_over_long_poll(serve: Any, door: Any) -> None:
     server = serve(door)
     url = "/ws/longpoll?vsn=2.0.0"
@@ -615,7 +623,7 @@ def test_channels_over_long_poll(serve: Any, door: Any) -> None:
     assert events and set(events) <= {"new:msg", "phx_reply"}
 
 
-@pytest.mark.parametrize("door", [own, *ASGI], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("door", [*OWN, *ASGI], ids=lambda door: door.__name__)
 def test_children_and_open_channels_end_with_the_server(run: Any, notes: Any, door: Any) -> None:
     port = free_port()
     server = run(door(port), port)
@@ -633,7 +641,7 @@ def test_children_and_open_channels_end_with_the_server(run: Any, notes: Any, do
     assert any(note.startswith("left:") for note in notes())
 
 
-@pytest.mark.parametrize("door", [own, *ASGI], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("door", [*OWN, *ASGI], ids=lambda door: door.__name__)
 def test_a_stream_ends_when_its_client_has_gone(run: Any, notes: Any, door: Any) -> None:
     port = free_port()
     server = run(door(port), port)
@@ -713,3 +721,185 @@ def test_the_validator_of_wsgi_has_nothing_to_complain_of(serve: Any) -> None:
     for path in ("/pages/a", "/later", "/generated", "/pushed", "/file", "/nothing", "/fail", "/visits"):
         server.get(path)
     assert "AssertionError" not in server.log and "Warning" not in server.log, server.log
+
+
+# --- gunicorn -----------------------------------------------------------------------------------
+
+
+def pid_of(server: Program) -> int:
+    return int(json.loads(server.get("/pages/a").body)["pid"])
+
+
+def test_gunicorn_binds_a_unix_socket_for_this_server(run: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    server = run(gunicorn_worker(path), path)
+    assert server.get("/pages/a").status == 200
+    assert server.stop() == 0
+
+
+class Load:
+    """Requests from several threads, over connections that are kept and over new ones, until it is told to stop."""
+
+    def __init__(self, server: Program) -> None:
+        self.server = server
+        self.pids: set[int] = set()
+        self.errors: list[str] = []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.work, args=(bool(at % 2),)) for at in range(4)]
+
+    def work(self, keeps: bool) -> None:
+        connection = self.server.connection()
+        while not self.stop.is_set():
+            try:
+                connection.request("GET", "/pages/a")
+                answer = connection.getresponse()
+                self.pids.add(json.loads(answer.read())["pid"])
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.errors.append(repr(error))
+            if not keeps:
+                connection.close()
+        connection.close()
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(TIMEOUT)
+
+
+def test_hup_replaces_the_workers_and_refuses_and_cuts_nothing(run: Any, notes: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port, "--workers", "2"), port)
+    chat = Chat(server)
+    with chat.ws, ThreadPoolExecutor(1) as pool:
+        chat.join("rooms:lobby")
+        slow = pool.submit(server.get, "/slow?seconds=1")
+        server.wait_for(lambda: "slow" in notes(), "the slow request did not begin")
+        with Load(server) as load:
+            server.wait_for(lambda: len(load.pids) == 2, f"only {load.pids} answered")
+            before = set(load.pids)
+            server.process.send_signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosed) as closed:
+                chat.recv()
+            server.wait_for(lambda: len(load.pids - before) == 2, "no new worker answers")
+            assert slow.result(TIMEOUT).text == "slow, but here"
+            server.wait_for(lambda: notes().count("stopped") == 2, "the old workers do not end")
+        assert load.errors == []
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+    server.wait_for(lambda: any(note.startswith("left:") for note in notes()), "the channel was not told")
+
+
+def test_term_lets_a_request_end(run: Any, notes: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port), port)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(server.get, "/slow?seconds=1")
+        server.wait_for(lambda: "slow" in notes(), "the slow request did not begin")
+        assert server.stop() == 0
+        assert slow.result(TIMEOUT).text == "slow, but here"
+
+
+def test_a_request_over_the_graceful_timeout_is_cut(run: Any, notes: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port, "--graceful-timeout", "1"), port)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(server.get, "/slow?seconds=60")
+        server.wait_for(lambda: "slow" in notes(), "the slow request did not begin")
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 10
+        with pytest.raises((OSError, http.client.HTTPException)):
+            slow.result(TIMEOUT)
+
+
+def test_a_worker_whose_loop_stands_still_is_replaced(run: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port, "--timeout", "2"), port)
+    first = pid_of(server)
+    assert server.get("/hang").status == 500
+    server.wait_for(lambda: pid_of(server) != first, "the worker goes on")
+    assert "WORKER TIMEOUT" in server.log
+
+
+def test_a_worker_that_is_idle_or_waits_is_not_replaced(run: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port, "--timeout", "1"), port)
+    first = pid_of(server)
+    assert server.get("/slow?seconds=2.5").status == 200
+    assert pid_of(server) == first
+
+
+def test_a_worker_ends_after_max_requests_and_cuts_none(run: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port, "--max-requests", "20", "--workers", "2"), port)
+    with Load(server) as load:
+        server.wait_for(lambda: len(load.pids) >= 5 or load.errors, f"the workers stay: {load.pids}")
+    assert load.errors == []
+
+
+def test_gunicorn_serves_https(run: Any, tmp_path: Path) -> None:
+    port = free_port()
+    certificate = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-subj", "/CN=localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *certificate]
+    subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
+    options = ["--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem")]
+    run(gunicorn_worker(port, *options), port)
+    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    context.check_hostname = False
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT, context=context)
+    connection.request("GET", "/pages/a")
+    assert json.loads(connection.getresponse().read())["scheme"] == "https"
+    connection.close()
+
+
+def test_a_worker_whose_master_was_killed_ends(run: Any) -> None:
+    port = free_port()
+    server = run(gunicorn_worker(port), port)
+    worker = pid_of(server)
+    server.process.kill()
+    server.process.wait(TIMEOUT)
+    server.wait_for(lambda: not Path(f"/proc/{worker}/cmdline").exists(), "the worker goes on")
+
+
+@pytest.mark.parametrize("code, message", [
+    ("app = phoenix.Endpoint(Router, children=[Broken()])", "the child app.Broken could not be started: no database"),
+    ("app = Router", "GunicornWorker serves an Endpoint, and got <class 'app.Router'>: name it, as in app:app"),
+])  # fmt: skip
+def test_what_cannot_start_stops_gunicorn_with_the_reason(run: Any, tmp_path: Path, code: str, message: str) -> None:
+    (tmp_path / "app.py").write_text(
+        "import phoenix\n"
+        "class Router(phoenix.Router):\n    pass\n"
+        "class Broken:\n"
+        "    def start(self): raise RuntimeError('no database')\n"
+        "    def stop(self): pass\n"
+        f"{code}\n"
+    )
+    port = free_port()
+    server = run([*gunicorn_worker(port), "--chdir", tmp_path], port, wait=False)
+    assert server.process.wait(TIMEOUT) != 0
+    assert message in server.log
+
+
+def test_phoenix_is_imported_without_gunicorn_and_the_worker_says_that_it_needs_it() -> None:
+    code = (
+        "import sys; sys.modules['gunicorn'] = None\n"
+        "import phoenix\n"
+        "try:\n    phoenix.GunicornWorker\n"
+        "except ImportError as error:\n    print(error)\n"
+        "try:\n    phoenix.Gunicorn\n"
+        "except AttributeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.stdout.splitlines() == [
+        "GunicornWorker needs gunicorn: pip install gunicorn", "module 'phoenix' has no attribute 'Gunicorn'"
+    ], done.stderr  # fmt: skip
+
+
+def test_gunicorn_is_not_imported_with_phoenix() -> None:
+    code = "import phoenix, sys; assert 'gunicorn' not in sys.modules; phoenix.GunicornWorker; import gunicorn"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=TIMEOUT)
