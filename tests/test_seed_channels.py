@@ -24,6 +24,16 @@ def test_seed_sample_pubsub_subscribe_and_broadcast() -> None:
     assert mailbox.get_blocking(timeout=5) == {"message_type": {"some": 1, "data": 2}}
 
 
+def test_seed_sample_pubsub_whoever_subscribes_may_be_named_first_as_in_the_seed() -> None:
+    pubsub, heard = PubSub(), list[Any]()
+    pubsub.subscribe(heard.append, "foo")
+    second = pubsub.subscribe("foo")
+    pubsub.broadcast("foo", ("message_type", {"some": 1, "data": 2}))
+    pubsub.broadcast("bar", "not this")
+    assert heard == [("message_type", {"some": 1, "data": 2})]
+    assert second.get_blocking(timeout=5) == heard[0]
+
+
 def test_seed_sample_join_authorizes_one_topic_and_refuses_the_others() -> None:
     class MyChannel(Channel):
         async def join(self, socket: Any, topic: str, message: Any) -> Any:
@@ -68,6 +78,42 @@ def test_seed_sample_reply_sends_an_event_to_this_client_alone() -> None:
         room.push("incoming:event", {"content": "hi"})
         room.assert_push("response:event", {"message": "Echo: hi"})
         other.refute_push("response:event")
+
+
+class Shouting(Channel):
+    async def join(self, socket: Any, topic: str, message: Any) -> Any:
+        return socket.error("unauthorized") if topic == "secret" else socket.ok()
+
+    async def event(self, socket: Any, event: str, message: Any) -> Any:
+        socket.broadcast("shout", message)
+
+
+def test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else() -> None:
+    app = app_with(Shouting)
+    with app.test().connect("/ws") as ann, app.test().connect("/ws") as bob:
+        room, same, other = ann.join("channel:topic"), bob.join("channel:topic"), bob.join("channel:other")
+        for n in (1, 2):  # the connection stays alive
+            room.push("say", {"n": n})
+            for client in (room, same):
+                client.assert_push("shout", {"n": n})
+        other.refute_push("shout")
+
+
+def test_seed_sample_who_is_refused_hears_and_says_nothing_on_the_topic() -> None:
+    app = app_with(Shouting)
+    with app.test().connect("/ws") as ann:
+        refused = ann.join("channel:secret", status="error")
+        app.broadcast("channel:secret", "shout", {"n": 1})
+        refused.assert_reply(refused.push("say", {"n": 2}), "error", {"reason": "unmatched topic"})
+        refused.refute_push("shout")
+
+
+def test_seed_sample_mount_and_channel_have_to_be_those_of_the_router() -> None:
+    app = app_with(Shouting)
+    with app.test().connect("/ws") as ann:
+        assert ann.join("chanel:topic", status="error").response == {"reason": "unmatched topic"}
+    with pytest.raises(phoenix.NoRouteError, match="no route found for GET /wss"):
+        app.test(raise_errors=True).get("/wss/websocket")
 
 
 def test_seed_sample_a_message_to_the_own_connection_comes_as_the_event_info() -> None:

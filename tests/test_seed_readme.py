@@ -111,6 +111,29 @@ class SessionController(EveryAction): ...
 
 
 # ==========================================================================================
+# Getting started, Configuration
+# ==========================================================================================
+
+
+def test_setup_environment_and_port_of_production_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PHOENIX_ENV", raising=False)
+    monkeypatch.setenv("MIX_ENV", "prod")
+    monkeypatch.setenv("PORT", "4001")
+    endpoint = Endpoint(Router, secret_key_base=SECRET)
+    assert (endpoint.env, endpoint.port, endpoint.debug_errors) == ("prod", 4001, False)
+
+
+def test_configuration_the_environment_is_dev_where_the_variable_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PHOENIX_ENV", "MIX_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    assert Endpoint(Router).env == "dev"
+
+
+def test_documentation_every_public_name_has_a_docstring() -> None:
+    assert [name for name in phoenix.__all__ if not (getattr(phoenix, name).__doc__ or "").strip()] == []
+
+
+# ==========================================================================================
 # Router example
 # ==========================================================================================
 
