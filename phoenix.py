@@ -1881,18 +1881,13 @@ class Upload:
         Upload("cat.png", "image/png", b"...")
     """
 
-    __slots__ = ("_in_memory", "_open_file", "content_type", "file", "filename", "size")
-
     def __init__(
         self, filename: str, content_type: str = "application/octet-stream", content: bytes = b"", *,
         open_file: Callable[[], IO[bytes]] = _open_temporary_file,
     ) -> None:
-        self.filename = filename
-        self.content_type = content_type
-        self.size = 0
+        self.filename, self.content_type, self.size = filename, content_type, 0
         self.file: IO[bytes] = io.BytesIO()
-        self._in_memory = True
-        self._open_file = open_file
+        self._in_memory, self._open_file = True, open_file
         self._append(content)
         self.file.seek(0)
 
@@ -2457,8 +2452,6 @@ class _Signer:
     is twice as fast as the module ``hmac``.
     """
 
-    __slots__ = ("_inner", "_outer")
-
     def __init__(self, key: bytes) -> None:
         key = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
@@ -2986,10 +2979,7 @@ class Template:
         self, source: str, *, file: str = "nofile", line: int = 1, column: int = 1, indentation: int = 0,
         escape: bool = True, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None,
     ) -> None:
-        self.file = file
-        self.escape = escape
-        self.trim = trim
-        self.on_missing = on_missing
+        self.file, self.escape, self.trim, self.on_missing = file, escape, trim, on_missing
         self._source = _Source(source, file, line, column, indentation)
         self._to_text = _to_html if escape else _to_text
         self._code = self._compile(())
@@ -3039,11 +3029,8 @@ class _Source:
     """The text of a template, which knows the place of each character in its file."""
 
     def __init__(self, text: str, file: str = "nofile", line: int = 1, column: int = 1, indentation: int = 0) -> None:
-        self.text = text
-        self.file = file
-        self.line = line
-        self.column = column
-        self.indentation = indentation
+        self.text, self.file = text, file
+        self.line, self.column, self.indentation = line, column, indentation
 
     def margin(self, offset: int) -> str:
         """Return what stands before *offset* in its line, in the file."""
@@ -3728,8 +3715,7 @@ class EExEngine:
     """The engine for ``.eex``. It escapes in the templates whose *name* says HTML: ``"show.html"``."""
 
     def __init__(self, *, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None) -> None:
-        self.trim = trim
-        self.on_missing = on_missing
+        self.trim, self.on_missing = trim, on_missing
 
     def compile(self, source: str, path: str, name: str, **place: Any) -> Template:
         """Return the template *name*, whose *source* is in the file *path*, at the *place* that ``Template`` takes."""
@@ -5083,8 +5069,6 @@ _SAFE_IN_PATH = "!$&'()*+,;=:@"  # RFC 3986 §3.3: what a segment may hold besid
 class _Segment:
     """One segment of a route's path: text, or ``prefix`` + ``:name``, or ``prefix`` + ``*name``."""
 
-    __slots__ = ("text", "kind", "name", "quoted")
-
     def __init__(self, text: str, kind: str = "", name: str = "") -> None:
         self.text, self.kind, self.name = text, kind, name  # text is the prefix when kind is ":" or "*"
         self.quoted = quote(text, safe=_SAFE_IN_PATH)
@@ -5147,11 +5131,6 @@ class Route:
     ``verb`` (``"*"`` for any), ``path``, ``plug`` and ``action``, ``helper`` (``"user"`` or ``None``),
     ``pipe_through`` (names of pipelines), ``hosts``, ``where`` (file and line).
     """
-
-    __slots__ = (
-        "verb", "path", "plug", "action", "helper", "pipe_through", "hosts", "where", "label", "index",
-        "assigns", "private", "segments", "names", "steps", "_slots", "_rest",
-    )  # fmt: skip
 
     def __init__(
         self, verb: str, path: str, plug: Any, action: str | None, helper: str | None, where: str, below: bool = False
@@ -5226,8 +5205,6 @@ _FixedPlace: TypeAlias = "tuple[int, int | None, int]"
 class _Table:
     """All routes of one verb, and those for any verb, to be searched by path."""
 
-    __slots__ = ("static", "_by_length", "_longer")
-
     def __init__(self, routes: Sequence[Route]) -> None:
         shapes: dict[Any, _Shape] = {}
         for route in routes:
@@ -5268,8 +5245,6 @@ class _Table:
 
 class _Shape:
     """The routes whose paths are fixed in the same places, by what stands in these."""
-
-    __slots__ = ("length", "below", "key", "routes", "earliest")
 
     def __init__(self, length: int, below: bool, places: Sequence[_FixedPlace], earliest: int) -> None:
         self.length = length  # the number of segments; with `below`, the least
@@ -5493,8 +5468,6 @@ _Entries: TypeAlias = "list[Route | _Entries]"  # routes in their order; a list 
 class _Scope:
     """What surrounds the routes being written: prefixes of path and helper, hosts, pipelines."""
 
-    __slots__ = ("path", "as_", "hosts", "pipes", "assigns", "private", "entries", "resource", "extra_of")
-
     def __init__(self, outer: _Scope | None = None) -> None:
         self.path: str = outer.path if outer else ""
         self.as_: tuple[str, ...] = outer.as_ if outer else ()
@@ -5509,8 +5482,6 @@ class _Scope:
 
 class _Resource:
     """A resource whose block is being written."""
-
-    __slots__ = ("path", "param", "as_", "outer", "early")
 
     def __init__(self, path: str, param: str | None, as_: str, outer: _Scope, early: _Entries) -> None:
         self.path = path
@@ -5723,8 +5694,6 @@ def _in_order(entries: _Entries) -> Iterator[Route]:
 
 class Block:
     """A ``with`` block of a router's body."""
-
-    __slots__ = ("_enter", "_leave")
 
     def __init__(self, enter: Callable[[], object], leave: Callable[[], object]) -> None:
         self._enter, self._leave = enter, leave
@@ -8171,8 +8140,6 @@ class _HandshakeError(PhoenixError):
 class _Handshake:
     """What was agreed: the *headers* of the answer 101, and the *subprotocol* and compression they name."""
 
-    __slots__ = ("deflate", "headers", "subprotocol")
-
     def __init__(
         self, headers: list[tuple[str, str]], subprotocol: str | None, deflate: _PerMessageDeflate | None
     ) -> None:
@@ -8277,8 +8244,6 @@ class _OriginCheck:
     "//localhost:8080", "//*.example.com"]``: what an entry leaves out, scheme or port, may be any, and
     ``*.`` is the domain with all below it. Raises ``ArgumentError``.
     """
-
-    __slots__ = ("_allowed", "_patterns")
 
     def __init__(self, allowed: bool | str | Iterable[str] = True) -> None:
         if isinstance(allowed, str) and allowed != "conn":
@@ -8544,8 +8509,7 @@ class _WebSocketParser:
     )  # fmt: skip
 
     def __init__(self, *, max_size: int = 1 << 20, deflate: _PerMessageDeflate | None = None) -> None:
-        self._max_size = max_size
-        self._deflate = deflate
+        self._max_size, self._deflate = max_size, deflate
         self._between = _BETWEEN_COMPRESSED if deflate else _BETWEEN_MESSAGES
         self._short = _MASKED | min(125, max_size)  # the highest second byte of a short frame
         self._closed = False
@@ -9449,8 +9413,6 @@ class Channel:
 class _ChannelType:
     """A channel class, and where each of its callbacks runs."""
 
-    __slots__ = ("channel", "runs", "event_runs", "intercepts")
-
     def __init__(self, channel: type[Channel]) -> None:
         self.channel = channel
         self.intercepts = frozenset(channel.intercept)
@@ -9500,10 +9462,7 @@ class _Session:
     unread = False  # messages are handled as they come
 
     def __init__(self, mount: _Mount, serializer: Any, endpoint: Any, connect_info: dict[str, Any]) -> None:
-        self.mount = mount
-        self.serializer = serializer
-        self.endpoint = endpoint
-        self.connect_info = connect_info
+        self.mount, self.serializer, self.endpoint, self.connect_info = mount, serializer, endpoint, connect_info
         self.assigns: dict[str, Any] = {}
         self.id: str | None = None
         self.sockets: dict[str, Socket] = {}
@@ -10034,8 +9993,6 @@ def channel(name: str, channel: type[Channel]) -> None:
 class _Upgraded:
     """The response body of a conn that becomes a WebSocket."""
 
-    __slots__ = ("handshake", "handler", "max_size", "idle", "ping_interval")
-
     def __init__(
         self, handshake: Any, handler: Any, max_size: int, idle: float | None, ping_interval: float | None
     ) -> None:
@@ -10554,8 +10511,6 @@ class HTTPProtocolError(PhoenixError):
 class HTTPLimits:
     """How much of a request's head is read: bytes of its *line* (414 over it), of one *header* and of all *headers*,
     and the *count* of these (431)."""
-
-    __slots__ = ("line", "header", "headers", "count", "_known_heads", "_known_blocks")
 
     def __init__(self, line: int = 8192, header: int = 8192, headers: int = 65_536, count: int = 100) -> None:
         self.line, self.header, self.headers, self.count = line, header, headers, count
@@ -15195,9 +15150,7 @@ class TestClient:
     def __init__(
         self, endpoint: Endpoint, *, raise_errors: bool = False, csrf: bool = False, timeout: float = 10
     ) -> None:
-        self.endpoint = endpoint
-        self.raise_errors = raise_errors
-        self.csrf = csrf
+        self.endpoint, self.raise_errors, self.csrf = endpoint, raise_errors, csrf
         self.cookies: dict[str, str] = {}
         self.headers: dict[str, str] = {}
         self._loop = _TestLoop(timeout)
@@ -15519,8 +15472,7 @@ class TestChannel:
     def __init__(
         self, client: TestSocket, topic: str, params: Mapping[str, Any] | None, status: str, timeout: float
     ) -> None:
-        self.client = client
-        self.topic = topic
+        self.client, self.topic = client, topic
         self._broadcasts = _Inbox()
         client._heard.append((topic, self._broadcasts))
         client.endpoint.pubsub.subscribe(topic, self._broadcasts.put)
@@ -15717,8 +15669,6 @@ class _ServerHost:
 class _TestAdapter(Adapter):
     """The far side of a conn whose plain functions run in worker threads, as a server's do."""
 
-    __slots__ = ("host",)
-
     def __init__(self, host: Any) -> None:
         super().__init__()
         self.host = host
@@ -15731,9 +15681,7 @@ class _TestWire:
     """The wire of a test: what is sent to the client lies in its inbox."""
 
     def __init__(self, host: Any, session: _Session, inbox: _Inbox) -> None:
-        self.host = host
-        self.session = session
-        self.inbox = inbox
+        self.host, self.session, self.inbox = host, session, inbox
         self.loop = host.loop
         self.thread = _get_ident()
         self.create_task = host.create_task
