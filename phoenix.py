@@ -9003,17 +9003,18 @@ def _encode_binary(kind: int, fields: Sequence[object], payload: bytes) -> bytes
 def _decode_binary_push(data: bytes) -> _Message:
     if len(data) < 5 or data[0] != 0 or len(data) < 5 + sum(data[1:5]):
         raise ChannelError("malformed binary message")
-    (join_ref, ref, topic, event), payload = _decode_binary(data, 4)
+    join_ref, ref, topic, event, payload = _decode_binary(data, 5)
     return join_ref or None, ref or None, topic, event, payload
 
 
-def _decode_binary(data: bytes, count: int) -> tuple[list[str], bytes]:
-    """Undo ``_encode_binary``: return the *count* fields, and the payload."""
-    fields, at = [], 1 + count
-    for length in data[1 : 1 + count]:
-        fields.append(data[at : at + length].decode())
+def _decode_binary(data: bytes, at: int) -> list[Any]:
+    """Undo ``_encode_binary``: return the fields, the first of which begins at *at*, and the payload."""
+    found: list[Any] = []
+    for length in data[1:at]:
+        found.append(data[at : at + length].decode())
         at += length
-    return fields, data[at:]
+    found.append(data[at:])
+    return found
 
 
 # --- Socket -------------------------------------------------------------------------------
@@ -15724,7 +15725,7 @@ class _TestWire:
 
 def _decode_binary_from_server(data: bytes) -> list[Any]:
     """Read a binary frame as a client does: ``[join_ref, ref, topic, event, payload]``."""
-    fields, payload = _decode_binary(data, (3, 4, 2)[data[0]])
+    *fields, payload = _decode_binary(data, (4, 5, 3)[data[0]])
     if data[0] == 0:
         return [fields[0] or None, None, *fields[1:], payload]
     if data[0] == 1:
