@@ -568,12 +568,7 @@ def parse_cookie_header(header: str) -> dict[str, str]:
 
 
 def _cookie_attributes(
-    path: str,
-    domain: str | None,
-    max_age: int | None,
-    secure: bool,
-    http_only: bool,
-    same_site: str | None,
+    path: str, domain: str | None, max_age: int | None, secure: bool, http_only: bool, same_site: str | None,
     extra: str | None,
 ) -> str:
     """Return what stands behind the value of a cookie (RFC 6265 §4.1)."""
@@ -729,17 +724,9 @@ class BaseConn:
     )  # fmt: skip
 
     def __init__(
-        self,
-        method: str = "GET",
-        request_path: str = "/",
-        query_string: str = "",
-        req_headers: dict[str, list[str]] | None = None,
-        scheme: str = "http",
-        host: str = "localhost",
-        port: int = 80,
-        remote_ip: str = "127.0.0.1",
-        adapter: Adapter | None = None,
-        endpoint: Any = None,
+        self, method: str = "GET", request_path: str = "/", query_string: str = "",
+        req_headers: dict[str, list[str]] | None = None, scheme: str = "http", host: str = "localhost",
+        port: int = 80, remote_ip: str = "127.0.0.1", adapter: Adapter | None = None, endpoint: Any = None,
     ) -> None:
         self.method = method
         self.request_path = request_path
@@ -975,17 +962,8 @@ class BaseConn:
         return self.put_resp_header("content-type", media_type)
 
     def put_resp_cookie(
-        self,
-        name: str,
-        value: str,
-        *,
-        path: str = "/",
-        domain: str | None = None,
-        max_age: int | None = None,
-        secure: bool | None = None,
-        http_only: bool = True,
-        same_site: str | None = None,
-        extra: str | None = None,
+        self, name: str, value: str, *, path: str = "/", domain: str | None = None, max_age: int | None = None,
+        secure: bool | None = None, http_only: bool = True, same_site: str | None = None, extra: str | None = None,
     ) -> Self:
         """Set a cookie. *max_age* is in seconds; *secure* is added by itself when the request came by https.
 
