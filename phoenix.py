@@ -74,9 +74,11 @@ if TYPE_CHECKING:
     import ast
     import asyncio
     from collections.abc import AsyncIterable, AsyncIterator, Generator
-    from typing import IO, Any, ClassVar, Concatenate, NoReturn, ParamSpec, Protocol, TypeAlias, overload
+    from typing import (
+        IO, Any, ClassVar, Concatenate, Literal, NoReturn, ParamSpec, Protocol, TypeAlias, TypedDict, overload,
+    )  # fmt: skip
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     P = ParamSpec("P")
 
@@ -12142,7 +12144,7 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 # RFC 9110 §13 (conditional requests), §14 (ranges).
 
 __all__ += [
-    "Endpoint", "Static", "RequestId", "RequestLogger", "LogFormatter",
+    "Endpoint", "config", "Static", "RequestId", "RequestLogger", "LogFormatter",
     "InvalidPathError", "ConfigError",
 ]  # fmt: skip
 
@@ -14177,7 +14179,17 @@ if not TYPE_CHECKING:  # type checkers would take every name for one of this mod
         return globals()[name]
 
 
-# --- The endpoint -------------------------------------------------------------------------
+# --- Options ------------------------------------------------------------------------------
+#
+# An option is set in one of four places. Where two set it, the later one counts, and of dicts
+# each key by itself:
+#
+#     defaults -> keywords in the code -> config/config.py -> config/dev.py, test.py or prod.py
+#
+# So the code says what the app is made for, and a file what is different where it runs. In all
+# of these places a name that does not exist is answered with the nearest that does.
+#
+# Sources: Mix.Config, Phoenix.Endpoint.
 
 _ENDPOINT_OPTIONS: dict[str, Any] = {
     "url": {},  # host, scheme, port, path: what generated URLs begin with
@@ -14201,15 +14213,49 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "threads": 40,
     "limits": {},  # fields of HTTPLimits
     "timeouts": {},  # fields of Timeouts
-    "env": None,  # "dev", "test" or "prod"; PHOENIX_ENV unless set
+    "settings": {},  # what the app itself wants to know, by names of its own
+    "name": None,  # what config files and the log call this endpoint; the name of the router unless set
+    "config": "config",  # the folder of config files; False for none
+    "env": None,  # "dev", "test" or "prod"; PHOENIX_ENV, then MIX_ENV, then dev, unless set
 }
 _PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs
 _CAN_BE_OFF = (*_PLUG_OPTIONS, "http")
+_ONLY_IN_CODE = ("name", "config", "env")  # they decide what is read from config files
 _KEYS = {
     "url": ("host", "scheme", "port", "path"),
     "http": ("host", "port", "uds", "uds_mode"),
     "https": ("host", "port", "keyfile", "certfile", "password", "context"),
 }
+
+if TYPE_CHECKING:
+    _DictOrOff: TypeAlias = Mapping[str, Any] | Literal[False] | None
+
+    class _EndpointOptions(TypedDict, total=False):
+        url: Mapping[str, Any]
+        http: _DictOrOff
+        https: Mapping[str, Any]
+        force_ssl: bool | Mapping[str, Any]
+        trusted_proxies: Sequence[str]
+        secret_key_base: str | bytes | Sequence[str | bytes] | None
+        debug_errors: bool | None
+        render_errors: View | type[View] | None
+        error_statuses: Mapping[type[BaseException], int | str]
+        session: _DictOrOff
+        static: _DictOrOff
+        parsers: _DictOrOff
+        plugs: Sequence[Callable[[Any], Any]]
+        log: int | str | Mapping[str, Any] | None
+        filter_parameters: Sequence[str]
+        template_engines: Mapping[str, Any]
+        pubsub: PubSub | None
+        children: Sequence[Any]
+        threads: int
+        limits: Mapping[str, int]
+        timeouts: Mapping[str, float]
+        settings: Mapping[str, Any]
+        name: str | None
+        config: str | Literal[False] | None
+        env: str | None
 
 
 def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
@@ -14232,9 +14278,71 @@ def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> No
             )
 
 
+def _check_options(given: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` for options that do not exist or cannot be meant."""
+    for name, value in given.items():
+        if name not in _ENDPOINT_OPTIONS:
+            raise ConfigError(
+                f"unknown option {name!r} of Endpoint." + _did_you_mean(name, _ENDPOINT_OPTIONS)
+                + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
+            )
+        is_off = name in _CAN_BE_OFF and (value is None or value is False)
+        if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not is_off:
+            off = ", or False for none" if name in _CAN_BE_OFF else ""
+            raise ConfigError(f"{name}={value!r}: expected a dict{off}")
+        if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{name}={value!r}: expected a list")
+        if name in _CHECKS and not is_off:
+            _CHECKS[name](value)
+
+
+def _check_place(name: str, place: Mapping[str, Any]) -> None:
+    _check_keys(name, place, _KEYS[name])
+    _port_number(name, place.get("port"), 0)
+
+
+def _check_statuses(statuses: Mapping[Any, Any]) -> None:
+    for kind, status in statuses.items():
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)) or _error_status(status) is None:
+            raise ConfigError(
+                f"error_statuses={{{kind!r}: {status!r}}}: expected a class of exceptions, and a status from 400 to 599"
+            )
+
+
+def _check_error_view(view: Any) -> None:
+    if view is not None and not issubclass(view if isinstance(view, type) else type(view), View):
+        raise ConfigError(f"render_errors={view!r}: expected a View")
+
+
+def _check_threads(threads: Any) -> None:
+    if not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
+
+
+def _made_force_ssl(options: Any) -> Any:
+    if not isinstance(options, (bool, Mapping)):
+        raise ConfigError(f"force_ssl={options!r}: expected True, False or a dict")
+    return _made("force_ssl", _ForceSSL, {} if isinstance(options, bool) else options)
+
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    **{name: functools.partial(_check_place, name) for name in _KEYS},
+    **{name: functools.partial(_made, name, kind) for name, kind in (
+        ("static", Static), ("session", Session), ("parsers", Parsers), ("limits", HTTPLimits), ("timeouts", Timeouts),
+    )},
+    "force_ssl": _made_force_ssl,
+    "trusted_proxies": _TrustedProxies,
+    "error_statuses": _check_statuses,
+    "render_errors": _check_error_view,
+    "threads": _check_threads,
+    "children": lambda children: list(map(_check_child, children)),
+    "log": lambda log: _log_options(log, ""),
+}  # fmt: skip
+
+
 def _port_number(name: str, port: Any, standard: Any) -> int:
     """Return a port that is given as a number or as text, such as the value of a variable."""
-    port = standard if port is None else port
+    port = standard if port in (None, "") else port
     try:
         number = int(port)
     except (ValueError, TypeError):
@@ -14244,6 +14352,72 @@ def _port_number(name: str, port: Any, standard: Any) -> int:
     return number
 
 
+# --- Config files -------------------------------------------------------------------------
+
+
+def config(endpoint: str | None = None, /, **options: Unpack[_EndpointOptions]) -> None:
+    """Set options, in a file of the folder ``config`` beside the app::
+
+        config(url={"host": "example.com"}, log="info")   # of all endpoints of the app
+        config("AdminRouter", http={"port": 4001})        # of the one with this router, or this ``name``
+
+    ``config.py`` is read first, then ``dev.py``, ``test.py`` or ``prod.py``, whichever the environment is. What is
+    set for one endpoint goes before what is set for all. Raises ``ConfigError`` for what is no option.
+    """
+    calls = sys._getframe(1).f_globals.get("__phoenix_config__")
+    if calls is None:
+        raise ConfigError("config(...) is for the files in the folder config: elsewhere give options to the Endpoint")
+    _check_options(options)
+    for each in _ONLY_IN_CODE:
+        if each in options:
+            raise ConfigError(f"{each}=... decides which config files are read: give it to the Endpoint")
+    calls.append((endpoint, options, _caller()))
+
+
+def _run_config_file(file: str) -> list[tuple[str | None, dict[str, Any], str]]:
+    """Return what a config file sets: the name of an endpoint or ``None``, options, and where it says so."""
+    module: Any = types.ModuleType(file)
+    module.__file__, module.__package__, module.__phoenix_config__ = file, "", []
+    sys.modules[file] = module  # there its code is found by those who look for changes
+    try:
+        with open(file, "rb") as stream:
+            code = compile(stream.read(), file, "exec", dont_inherit=True)
+        exec(code, vars(module))
+    except Exception as error:
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename == file else None
+        frame = error.__traceback__
+        while frame is not None:
+            line = frame.tb_lineno if frame.tb_frame.f_code.co_filename == file else line
+            frame = frame.tb_next
+        kind = "" if isinstance(error, PhoenixError) else f"{type(error).__name__}: "
+        hint = "" if kind == "" else "\n(If this file is not meant for phoenix, write Endpoint(..., config=False).)"
+        raise ConfigError(f"{file}:{line or 1}: {kind}{_text_of(error)}{hint}") from (error if kind else None)
+    return list(module.__phoenix_config__)
+
+
+def _config_files(module: Any, folder: str, env: str) -> list[str]:
+    """Return the config files for an environment in the *folder* beside *module*, or above it in its package."""
+    for place in _app_folders(module):
+        place = os.path.join(place, folder)
+        files = [os.path.join(place, f"{name}.py") for name in ("config", env)]
+        found = list(filter(os.path.isfile, files))
+        if found and files[1] not in found and env not in ("dev", "test", "prod"):
+            names = sorted(file[:-3] for file in os.listdir(place) if file.endswith(".py") and file != "config.py")
+            raise ConfigError(f"there is no {files[1]}, but the environment is {env!r}. There are {', '.join(names)}.")
+        if found:
+            return found
+    if folder != _ENDPOINT_OPTIONS["config"]:
+        raise ConfigError(f"config={folder!r}: there is no {folder}/config.py beside the app, and no {folder}/{env}.py")
+    return []
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Return *above*, but dicts with those keys of *below* that they leave out, at any depth."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
 def _app_folders(module: Any) -> list[str]:
     """Return the folder that *module* lies in, then those above it, up to the one that its package lies in."""
     file, package = getattr(module, "__file__", None), getattr(module, "__package__", None)
@@ -14251,6 +14425,9 @@ def _app_folders(module: Any) -> list[str]:
     for _ in package.split(".") if file and package else ():
         folders.append(os.path.dirname(folders[-1]))
     return folders
+
+
+# --- The endpoint -------------------------------------------------------------------------
 
 
 def _first_with_session(router: Any) -> Any:
@@ -14289,15 +14466,16 @@ class Endpoint(metaclass=_Recording):
     def _recorded(cls, recorder: _EndpointRecorder) -> None:
         cls._own_plugs += tuple(recorder.plugs)
 
-    def __init__(self, router: Any, **options: Any) -> None:
-        self._check_options(options)
-        self.options: dict[str, Any] = {**_ENDPOINT_OPTIONS, **options}
+    def __init__(self, router: Any, **options: Unpack[_EndpointOptions]) -> None:
         self.where = _caller()
         self.router = router
-        self.module = sys.modules.get(sys._getframe(1).f_globals.get("__name__", ""))
-        self.env: str = self.options["env"] or os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV") or "dev"
-        debug = self.options["debug_errors"]
-        self.debug_errors: bool = self.env == "dev" if debug is None else bool(debug)
+        home = sys._getframe(1).f_globals.get("__name__", "")
+        self.module = sys.modules.get(getattr(router, "__module__", "") if home == __name__ else home)
+        _check_options(options)
+        self.name: str = options.get("name") or str(getattr(router, "__name__", type(router).__name__))
+        self.env: str = options.get("env") or os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV") or "dev"
+        self.options: dict[str, Any] = self._options_in_force(options)
+        self.debug_errors: bool = self.options["debug_errors"]
         self.reloads_templates = self.env == "dev"
         self._limits = _made("limits", HTTPLimits, self.options["limits"])
         self._timeouts = _made("timeouts", Timeouts, self.options["timeouts"])
@@ -14322,46 +14500,25 @@ class Endpoint(metaclass=_Recording):
     # --- Configuration --------------------------------------------------------------------
 
     def config(self, key: str, default: Any = None) -> Any:
-        """Return an option as it is in force."""
+        """Return an option as it is in force: ``app.config("url")``, ``app.config("settings")["page_size"]``."""
         return self.options.get(key, default)
 
-    def _check_options(self, given: Mapping[str, Any]) -> None:
-        """Raise ``ConfigError`` for options that do not exist, have no effect, or cannot be meant."""
-        for name, value in given.items():
-            if name not in _ENDPOINT_OPTIONS:
-                raise ConfigError(
-                    f"unknown option {name!r} of Endpoint." + _did_you_mean(name, _ENDPOINT_OPTIONS)
-                    + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
-                )
-            if name in _PLUG_OPTIONS and self._own_plugs:
+    def _options_in_force(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all options: *given* ones over the defaults, and what config files say over both."""
+        folder = given.get("config", _ENDPOINT_OPTIONS["config"])
+        files = _config_files(self.module, folder, self.env) if folder else []
+        calls = [call for file in files for call in _run_config_file(file)]
+        self._other_sections = {name: where for name, _, where in calls if name not in (None, self.name)}
+        layers = [given, *(options for wanted in (None, self.name) for name, options, _ in calls if name == wanted)]
+        for name in _PLUG_OPTIONS if self._own_plugs else ():
+            if any(name in layer for layer in layers):
                 raise ConfigError(
                     f"{name}=... has no effect: {type(self).__name__} plugs a stack of its own.\n"
                     "Give the options to the plug in its body: `plug(Static, at=\"/assets\")`."
                 )
-            is_off = name in _CAN_BE_OFF and (value is None or value is False)
-            if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not is_off:
-                off = ", or False for none" if name in _CAN_BE_OFF else ""
-                raise ConfigError(f"{name}={value!r}: expected a dict{off}")
-            if name in _KEYS and not is_off:
-                _check_keys(name, value, _KEYS[name])
-            if name == "force_ssl" and not isinstance(value, (bool, Mapping)):
-                raise ConfigError(f"force_ssl={value!r}: expected True, False or a dict")
-            if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
-                raise ConfigError(f"{name}={value!r}: expected a list")
-        for kind, status in given.get("error_statuses", {}).items():
-            if not (isinstance(kind, type) and issubclass(kind, BaseException)) or _error_status(status) is None:
-                raise ConfigError(
-                    f"error_statuses={{{kind!r}: {status!r}}}:"
-                    " expected a class of exceptions, and a status from 400 to 599"
-                )
-        view = given.get("render_errors")
-        if view is not None and not issubclass(view if isinstance(view, type) else type(view), View):
-            raise ConfigError(f"render_errors={view!r}: expected a View")
-        threads = given.get("threads", 1)
-        if not isinstance(threads, int) or threads < 1:
-            raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
-        for child in given.get("children", ()):
-            _check_child(child)
+        options = functools.reduce(_merged, [_ENDPOINT_OPTIONS, *layers])
+        debug = self.env == "dev" if options["debug_errors"] is None else bool(options["debug_errors"])
+        return {**options, "name": self.name, "env": self.env, "debug_errors": debug}
 
     def _ports(self) -> dict[str, int]:
         """Return the ports to listen on: ``{"http": 4000, "https": 4040}``."""
@@ -14460,9 +14617,8 @@ class Endpoint(metaclass=_Recording):
         """Yield the plugs in front of all others: what they find out or refuse holds for everything."""
         if self.options["trusted_proxies"]:
             yield _TrustedProxies(self.options["trusted_proxies"])
-        options = self.options["force_ssl"]
-        if options is not False:
-            yield _made("force_ssl", _ForceSSL, {} if options is True else options)
+        if self.options["force_ssl"] is not False:
+            yield _made_force_ssl(self.options["force_ssl"])
 
     def _default_plugs(self) -> list[PlugEntry]:
         options = {name: self.options[name] for name in _PLUG_OPTIONS if self.options[name] not in (None, False)}
@@ -14810,11 +14966,24 @@ def _workers() -> tuple[int, str]:
 def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] = _run_fairly) -> None:
     """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop."""
     _set_up_logging(endpoints[0])
+    _warn_of_sections(endpoints)
     _hand_out(_sockets_of_systemd(), endpoints)
     try:
         run(_serve_until_stopped(endpoints))
     except KeyboardInterrupt:
         pass
+
+
+def _warn_of_sections(endpoints: Sequence[Endpoint]) -> None:
+    """Tell about config for an endpoint whose name looks like a mistake; one that is not here may run elsewhere."""
+    here = {id(each): each for each in endpoints}
+    for endpoint in endpoints:
+        here.update((id(each), each) for each in vars(endpoint.module or types).values() if isinstance(each, Endpoint))
+    names = {each.name for each in here.values()}
+    for endpoint in endpoints:
+        for name, where in endpoint._other_sections.items():
+            if name not in names and (hint := _did_you_mean(name, names)):
+                logger.warning("%s: there is no endpoint %r here.%s", where, name, hint)
 
 
 def _hand_out(sockets: Sequence[Any], endpoints: Sequence[Endpoint]) -> None:
@@ -14878,8 +15047,7 @@ async def _start_server(endpoint: Endpoint) -> Server:
     except PhoenixError as error:
         logger.critical("%s", error, exc_info=error.__cause__)
         sys.exit(1)
-    name = getattr(endpoint.router, "__name__", "app")
-    print(f"Running {name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
+    print(f"Running {endpoint.name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
     return server
 
 
@@ -16378,23 +16546,33 @@ def _check_app_name(name: str, options: Any) -> None:
 
 _APP = {
     "app.py": '''\
-"""MyApp: the endpoint, where every request begins and ends, and its configuration.
+"""MyApp: the endpoint, where every request begins and ends. Its options stand in config/.
 
     python app.py                   start the app on http://localhost:4000
     python phoenix.py routes        print its routes
     python -m unittest              run its tests
+"""
 
-It reads the environment: PHOENIX_ENV is dev (unless set), test or prod, PORT the port to listen on, and
-SECRET_KEY_BASE the secret that sessions are signed with; production cannot do without it.
+import phoenix
+
+from web.router import Router
+
+app = phoenix.Endpoint(Router)
+
+if __name__ == "__main__":
+    app.run()
+''',
+    "config/config.py": '''\
+"""Options of MyApp wherever it runs. What dev.py, test.py or prod.py sets as well goes before it.
+
+PHOENIX_ENV says which of them is read: dev, unless it is set.
 """
 
 import os
 import secrets
 from pathlib import Path
 
-import phoenix
-
-from web.router import Router
+from phoenix import config
 
 
 def secret_key_base():
@@ -16402,21 +16580,59 @@ def secret_key_base():
     secret = os.environ.get("SECRET_KEY_BASE")
     if secret or os.environ.get("PHOENIX_ENV") == "prod":
         return secret
-    file = Path(__file__).with_name(".secret_key_base")  # .gitignore keeps it out of the repository
+    file = Path(__file__).parent.with_name(".secret_key_base")  # .gitignore keeps it out of the repository
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(64))
     return file.read_text()
 
 
-app = phoenix.Endpoint(
-    Router,
-    secret_key_base=secret_key_base(),
-    session={"key": "_my_app_key"},
+config(
+    secret_key_base=secret_key_base(),  # signs sessions and tokens
+    session={"key": "_my_app_key"},  # the name of the cookie
+    filter_parameters=["password", "token"],  # params that are not logged
+    settings={},  # values of your own: app.config("settings")["page_size"]
 )
+''',
+    "config/dev.py": '''\
+import os
 
-if __name__ == "__main__":
-    app.run()
+from phoenix import config
+
+config(
+    http={"port": os.environ.get("PORT") or 4000},
+)
+''',
+    "config/test.py": '''\
+import os
+
+from phoenix import config
+
+config(
+    http={"port": os.environ.get("PORT") or 4001},  # for tests that start a server
+    log={"level": "warning"},
+)
+''',
+    "config/prod.py": '''\
+import os
+
+from phoenix import config
+
+config(
+    http={"port": os.environ.get("PORT") or 4000},
+    url={"host": os.environ.get("PHX_HOST") or "example.com", "port": 80},  # what links begin with
+    # Behind a proxy on this machine that speaks https, such as nginx:
+    #
+    # url={"host": "example.com", "scheme": "https"},
+    # trusted_proxies=["127.0.0.1"],
+    # force_ssl=True,
+    #
+    # To speak https without a proxy, with key and certificate in priv/ssl:
+    #
+    # http={"host": "0.0.0.0", "port": 80},
+    # https={"port": 443, "keyfile": "priv/ssl/key.pem", "certfile": "priv/ssl/cert.pem"},
+    # force_ssl=True,
+)
 ''',
     "web/__init__.py": "",
     "web/router.py": '''\
@@ -16676,7 +16892,8 @@ In production it needs a secret, which sessions are signed with (`python phoenix
 
 | where | what |
 |---|---|
-| `app.py` | the endpoint and its configuration |
+| `app.py` | the endpoint |
+| `config/` | its options: `config.py` always, then `dev.py`, `test.py` or `prod.py`, as `PHOENIX_ENV` says |
 | `web/router.py` | which path leads to which action; `python phoenix.py routes` prints it |
 | `web/controllers/` | the actions |
 | `web/views/`, `web/view.py` | functions for templates; `view.py` has those that all of them share |

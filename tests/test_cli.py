@@ -839,8 +839,9 @@ def test_js_says_when_there_is_no_client_to_write(hello: Path) -> None:
 # --- new ----------------------------------------------------------------------------------
 
 STRUCTURE = """
-.gitignore README.md app.py phoenix.py priv/static/css/phoenix.css priv/static/images/phoenix.svg
-priv/static/js/phoenix.js tests/__init__.py tests/test_error_view.py tests/test_page_controller.py web/__init__.py
+.gitignore README.md app.py config/config.py config/dev.py config/prod.py config/test.py phoenix.py
+priv/static/css/phoenix.css priv/static/images/phoenix.svg priv/static/js/phoenix.js tests/__init__.py
+tests/test_error_view.py tests/test_page_controller.py web/__init__.py
 web/channels/__init__.py web/controllers/__init__.py web/controllers/page_controller.py web/models/__init__.py
 web/router.py web/templates/layout/application.html.eex web/templates/page/index.html.eex web/view.py
 web/views/__init__.py web/views/error_view.py web/views/layout_view.py web/views/page_view.py
@@ -899,7 +900,8 @@ def test_the_framework_and_its_client_are_copied_as_they_are(new_app: Path) -> N
 
 def test_the_name_of_the_app_stands_where_it_belongs(new_app: Path) -> None:
     source = (new_app / "app.py").read_text()
-    assert '"""PhotoBlog' in source and '"_photo_blog_key"' in source
+    config = new_app / "config" / "config.py"
+    assert '"""PhotoBlog' in source and '"_photo_blog_key"' in (config.read_text() if config.exists() else source)
     for path in files_below(new_app):
         if not path.endswith(("phoenix.py", "phoenix.js")):
             assert not re.search("my_app|MyApp", (new_app / path).read_text()), path

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +353,7 @@ def test_this_machine_is_left_out(host: str, scheme: str) -> None:
 
 
 def test_hosts_and_paths_can_be_left_out() -> None:
-    options = {"force_ssl": {"exclude": ["Internal.example.com", "/health"]}}
+    options: dict[str, Any] = {"force_ssl": {"exclude": ["Internal.example.com", "/health"]}}
     for url, status in (
         ("http://internal.example.com/", 200), ("http://example.com/health", 200), ("http://a.b/health/deep", 200),
         ("http://example.com/healthy", 301), ("http://localhost/", 301), ("http://example.com/", 301),
@@ -376,3 +380,232 @@ def test_https_of_a_trusted_proxy_is_https() -> None:
 def test_an_option_of_force_ssl_that_cannot_be_meant_is_explained(value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         endpoint(force_ssl=value)
+
+
+# --- Config files -------------------------------------------------------------------------
+
+APP = """
+import phoenix
+from phoenix import get
+
+class Router(phoenix.Router):
+    get("/", lambda conn, params: conn.text("hello"))
+
+class AdminRouter(phoenix.Router):
+    get("/", lambda conn, params: conn.text("admin"))
+
+app = phoenix.Endpoint(Router, {app})
+admin = phoenix.Endpoint(AdminRouter, {admin})
+"""
+
+
+class App:
+    """An app in a folder of its own, with config files: ``App(folder, config="config(threads=7)").load().app``."""
+
+    def __init__(self, folder: Path, *, app: str = "", admin: str = "", place: str = "", **files: str) -> None:
+        self.folder, self.name = folder / place, "an_app"
+        (folder / "config").mkdir(parents=True)
+        self.folder.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (folder / "config" / f"{name}.py").write_text(f"import os\nfrom phoenix import config\n{text}\n")
+        (self.folder / "an_app.py").write_text(APP.format(app=app, admin=admin))
+        if place:
+            (self.folder / "__init__.py").touch()
+            self.name, self.folder = f"{place}.an_app", folder
+
+    def load(self) -> Any:
+        """Import the app anew."""
+        sys.path.insert(0, str(self.folder))
+        try:
+            sys.modules.pop(self.name, None)
+            importlib.invalidate_caches()
+            return importlib.import_module(self.name)
+        finally:
+            sys.path.remove(str(self.folder))
+
+
+@pytest.fixture
+def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Make an app with config files, and import it in an environment: ``make_app("dev", config="...").app``."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    known = set(sys.modules)
+
+    def make(env: str = "dev", **files: str) -> Any:
+        monkeypatch.setenv("PHOENIX_ENV", env)
+        return App(tmp_path / f"{len(list(tmp_path.iterdir()))}", **files).load()
+
+    yield make
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def test_the_environment_chooses_the_file(make_app: Callable[..., Any]) -> None:
+    files = {env: f"config(url={{'host': '{env}.example.com'}})" for env in ("dev", "test", "prod", "staging")}
+    for env in files:
+        app = make_app(env, config="config(threads=7)", **files).app
+        assert (app.env, app.url(), app.config("threads")) == (env, f"http://{env}.example.com", 7)
+
+
+def test_a_keyword_for_the_environment_chooses_the_file_too(make_app: Callable[..., Any]) -> None:
+    app = make_app("dev", app="env='prod'", dev="config(threads=1)", prod="config(threads=2)").app
+    assert app.config("threads") == 2
+
+
+def test_dicts_are_merged_key_by_key_and_the_later_file_wins(make_app: Callable[..., Any]) -> None:
+    app = make_app(
+        "prod",
+        app="url={'host': 'a.b', 'path': '/shop'}, threads=5, settings={'a': {'b': 1, 'c': 1}, 'list': [1, 2]}",
+        config="config(url={'host': 'config.example.com', 'port': 8080}, log='info', settings={'a': {'c': 2, 'd': 2}})",
+        prod="config(url={'host': 'example.com'}, settings={'a': {'d': 3}, 'list': [3]})",
+    ).app
+    assert app.url("/x") == "http://example.com:8080/shop/x"
+    assert (app.config("threads"), app.config("log"), app.config("timeouts")) == (5, "info", {})
+    assert app.config("settings") == {"a": {"b": 1, "c": 2, "d": 3}, "list": [3]}
+
+
+def test_what_a_file_says_goes_before_the_code_and_is_gone_without_it(make_app: Callable[..., Any]) -> None:
+    files = {"app": "threads=5, static={'at': '/a'}", "config": "config(threads=6, static=False)"}
+    assert [make_app(**files).app.config(name) for name in ("threads", "static")] == [6, False]
+    files["app"] += ", config=False"
+    assert [make_app(**files).app.config(name) for name in ("threads", "static")] == [5, {"at": "/a"}]
+
+
+def test_options_take_effect_wherever_they_come_from(make_app: Callable[..., Any]) -> None:
+    app = make_app(
+        "prod",
+        prod="""config(
+            http={"host": "0.0.0.0", "port": os.environ.get("NO_SUCH_VARIABLE", "5005")}, secret_key_base="s" * 64,
+            debug_errors=True, timeouts={"idle": 7}, session={"key": "_files"}, force_ssl=True,
+        )""",
+    ).app
+    server = app.make_server()
+    assert (server.host, server.port, server.timeouts.idle, app.debug_errors) == ("0.0.0.0", 5005, 7, True)
+    assert app.test().get("http://example.com/").status == 301
+    assert app.config("session") == {"key": "_files"} and app._secrets == (b"s" * 64,)
+
+
+def test_port_still_counts_where_no_file_names_one(
+    make_app: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", "5006")
+    assert make_app(config="config(http={'host': '0.0.0.0'})").app.port == 5006
+    assert make_app(config="config(http={'port': 5007})").app.port == 5007
+
+
+def test_each_endpoint_has_a_section_of_its_own(make_app: Callable[..., Any]) -> None:
+    module = make_app(
+        "prod",
+        admin="name='office'",
+        config="config('office', http={'port': 4001}, threads=2)\nconfig(http={'port': 4000}, threads=1, log='debug')",
+        prod="config('Router', http={'port': 80})\nconfig(threads=3)",
+    )
+    assert (module.app.port, module.app.config("threads"), module.app.name) == (80, 3, "Router")
+    assert (module.admin.port, module.admin.config("threads"), module.admin.name) == (4001, 2, "office")
+    assert module.app.config("log") == module.admin.config("log") == "debug"
+
+
+def test_config_returns_what_is_in_force_with_the_files(make_app: Callable[..., Any]) -> None:
+    app = make_app("test", test="config(url={'host': 'example.com'})").app
+    assert (app.config("env"), app.config("debug_errors"), app.config("name")) == ("test", False, "Router")
+    assert (app.config("url"), app.config("http"), app.config("nothing", 3)) == ({"host": "example.com"}, {}, 3)
+
+
+def test_the_folder_lies_beside_the_package_of_the_app(make_app: Callable[..., Any]) -> None:
+    assert make_app(place="web", config="config(threads=7)").app.config("threads") == 7
+
+
+def test_the_folder_may_have_another_name(make_app: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "config.py").write_text("from phoenix import config\nconfig(threads=9)\n")
+    for folder in ("'../settings'", repr(str(tmp_path / "settings"))):
+        assert make_app(app=f"config={folder}", config="config(threads=7)").app.config("threads") == 9
+    with pytest.raises(ConfigError, match="config='nowhere': there is no nowhere/config.py beside the app"):
+        make_app(app="config='nowhere'")
+
+
+def test_files_may_hold_helpers_and_import_what_they_like(make_app: Callable[..., Any]) -> None:
+    text = "from pathlib import Path\n\ndef number():\n    return len(Path(__file__).name)\n\nconfig(threads=number())"
+    assert make_app(config=text).app.config("threads") == len("config.py")
+
+
+def test_what_a_file_changes_is_seen_by_whoever_looks_for_changed_code(make_app: Callable[..., Any]) -> None:
+    file = Path(make_app(dev="config(threads=7)").__file__).parent / "config" / "dev.py"
+    assert sys.modules[str(file)].__file__ == str(file)
+
+
+# --- Mistakes in config files -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("config(threds=1)", 3, "unknown option 'threds' of Endpoint. Did you mean 'threads'?"),
+        ("\nconfig(\n    htttp={},\n)", 4, "unknown option 'htttp' of Endpoint. Did you mean 'http'?"),
+        ("config(http={'prot': 80})", 3, "unknown key 'prot' in http=... Did you mean 'port'? It takes host, port"),
+        ("config(https={'keyfiel': ''})", 3, "unknown key 'keyfiel' in https=... Did you mean 'keyfile'?"),
+        ("config(session={'kye': 'x'})", 3, "unknown key 'kye' in session=... Did you mean 'key'?"),
+        ("config(parsers={'lenght': 1})", 3, "unknown key 'lenght' in parsers=... Did you mean 'length'?"),
+        ("config(limits={'lines': 1})", 3, "unknown key 'lines' in limits=... Did you mean 'line'?"),
+        ("config(timeouts={'idel': 1})", 3, "unknown key 'idel' in timeouts=... Did you mean 'idle'?"),
+        ("config(static={'form': 'x'})", 3, "unknown key 'form' in static=..."),
+        ("config(force_ssl={'hst': 1})", 3, "unknown key 'hst' in force_ssl=... Did you mean 'hsts'?"),
+        ("config(log={'levle': 'info'})", 3, "unknown key 'levle' in log=... Did you mean 'level'?"),
+        ("config('Router', http={'prot': 80})", 3, "unknown key 'prot' in http=..."),
+        ("config(http={'port': 'many'})", 3, "the port of http is 'many', expected a number"),
+        ("config(http=4000)", 3, "http=4000: expected a dict"),
+        ("config(trusted_proxies=['localhost'])", 3, "'localhost' does not appear to be an IPv4 or IPv6 network"),
+        ("config(env='prod')", 3, "env=... decides which config files are read"),
+        ("config(name='x')", 3, "name=... decides which config files are read"),
+        ("threads = \nconfig()", 3, "SyntaxError: invalid syntax"),
+        ("x = 1\nconfig(threads=int(os.environ['NO_SUCH_VARIABLE']))", 4, "KeyError: 'NO_SUCH_VARIABLE'"),
+        ("def f():\n    1 / 0\n\nf()", 4, "ZeroDivisionError: division by zero"),
+        ("import json; json.loads('{')", 3, "JSONDecodeError: "),
+        ("from .base import *", 3, "ImportError: "),
+        ("config(threads=1", 3, "SyntaxError: "),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_line(
+    make_app: Callable[..., Any], text: str, line: int, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_app("prod", config="config(threads=3)", prod=text)
+    assert re.match(rf"/.*/config/prod\.py:{line}: ", str(caught.value)), str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_an_environment_without_a_file_is_a_mistake_where_others_have_one(make_app: Callable[..., Any]) -> None:
+    expected = r"there is no .*/production\.py, but the environment is 'production'. There are dev, prod"
+    with pytest.raises(ConfigError, match=expected):
+        make_app("production", config="", dev="", prod="")
+    assert make_app("prod", config="config(threads=2)").app.config("threads") == 2  # the three usual ones need none
+    assert make_app("production").app.env == "production"  # without files any is good
+
+
+def test_config_is_a_word_of_config_files_only() -> None:
+    with pytest.raises(ConfigError, match="is for the files in the folder config"):
+        phoenix.config(threads=1)
+
+
+def test_an_own_stack_refuses_options_of_plugs_in_files_too(make_app: Callable[..., Any], tmp_path: Path) -> None:
+    module = make_app(config="config(static={'at': '/x'})")
+
+    class Own(Endpoint):
+        plug(phoenix.RequestLogger)
+
+    with pytest.raises(ConfigError, match="static=... has no effect: Own plugs a stack of its own"):
+        Own(module.Router, config=str(Path(module.__file__).parent / "config"))
+
+
+def test_a_section_that_nobody_reads_is_told_of(make_app: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    module = make_app(config="config('AdminRoutr', threads=1)\nconfig('Elsewhere', threads=1)")
+    phoenix._warn_of_sections([module.app])
+    assert len(caplog.messages) == 1
+    assert re.search(r"config\.py:3: there is no endpoint 'AdminRoutr' here. Did you mean 'AdminRouter'\?", caplog.text)
+
+
+def test_editors_know_the_options_that_there_are() -> None:
+    tree = ast.parse(Path(phoenix.__file__).read_text())
+    classes = (each for each in ast.walk(tree) if isinstance(each, ast.ClassDef))
+    options = next(each for each in classes if each.name == "_EndpointOptions")
+    typed = [ast.unparse(each.target) for each in options.body if isinstance(each, ast.AnnAssign)]
+    assert sorted(typed) == sorted(phoenix._ENDPOINT_OPTIONS)
