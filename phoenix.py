@@ -11201,6 +11201,8 @@ class _Connection(_LoopAdapter):
         if self.request is None and not self.discarding:
             self.discarding = True
             self.transport.close()
+            if self.scheme == "https":
+                self._allow(1)  # for the goodbye of TLS, which not every client returns
 
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
