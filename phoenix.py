@@ -7159,9 +7159,10 @@ class PubSub:
 
     async def _disconnect(self) -> None:
         """An endpoint has stopped."""
-        self._served -= 1
-        if self.adapter is not None and self._served == 0:
-            await self.adapter._stop()
+        if self.adapter is not None:
+            self._served -= 1
+            if self._served == 0:
+                await self.adapter._stop()
 
     @property
     def node(self) -> str:
@@ -7345,7 +7346,7 @@ def _subscriber_key(subscriber: Any) -> Any:
 # All nodes of an app share one Redis channel. With one for each topic, a node would be spared the messages of topics
 # that nobody has joined there; but each first join would have to wait until Redis has confirmed its subscription, or
 # miss what is said meanwhile, and after an outage every one of them would have to be renewed. A message that concerns
-# nobody is dropped when its topic is read, in about a microsecond. As many as come during one round trip to Redis
+# nobody is dropped when its topic is read, in half a microsecond. As many as come during one round trip to Redis
 # travel together, so that their number costs little. Such a batch is text:
 #
 #     <node> <the number of its first message> <hello, here, bye, or nothing>\n<message>\n<message> ...
@@ -7657,7 +7658,7 @@ class Redis:
 
     def _start(self, loop: Any) -> None:
         self._loop, self._thread = loop, _get_ident()
-        self._down_since, self._holds = None, True
+        self._down_since, self._holds, self._wake = None, True, None
         self._task = loop.create_task(self._run())
 
     async def _stop(self) -> None:
