@@ -14119,6 +14119,7 @@ class _GunicornServing:
         if not isinstance(endpoint, Endpoint):
             raise ConfigError(f"GunicornWorker serves an Endpoint, and got {self.wsgi!r}: name it, as in app:app")
         _set_up_logging(endpoint)
+        endpoint._sign_of_workers = f"gunicorn's workers={self.cfg.workers}" if self.cfg.workers > 1 else ""
         server = endpoint.make_server(sockets=[getattr(each, "sock", each) for each in self.sockets])
         old = server.timeouts
         server.timeouts = Timeouts(old.head, old.body, old.idle, old.write, self.cfg.graceful_timeout)
@@ -14497,6 +14498,7 @@ class Endpoint(metaclass=_Recording):
         self._opening: Any = None  # the task that starts the server behind a door
         self._opening_lock = _allocate_lock()
         self._children: _Children | None = None
+        self._sign_of_workers = ""  # what told a door that there are several
         self.gave_up = False  # a child crashed too often, and that stopped the server
         self._stop_task: Any = None
 
@@ -14888,16 +14890,17 @@ class Endpoint(metaclass=_Recording):
 
     def _warn_of_workers(self) -> None:
         """Say it when several processes serve this app and their clients could not hear each other."""
-        count, sign = _workers()
+        sign = self._sign_of_workers or _sign_of_workers()
         shares = self.options["pubsub"] is not None or any(
             isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())
         )
-        if count > 1 and shares and self.pubsub.adapter is None:
+        if sign and shares and self.pubsub.adapter is None:
             logger.warning(
-                "%d processes serve this app (%s), each by itself: what is broadcast in one does not reach the clients"
-                ' of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or start one',
-                count, sign,
-            )  # fmt: skip
+                "several processes serve this app (%s), each by itself: what is broadcast in one does not reach the"
+                ' clients of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or'
+                " start one",
+                sign,
+            )
 
     async def _stopped(self, server: Server) -> None:
         if self._children is not None:
@@ -14945,6 +14948,7 @@ class Endpoint(metaclass=_Recording):
         """
         with self._opening_lock:
             if self.server is None or self.server.stopping:
+                self._sign_of_workers = "wsgi.multiprocess" if environ["wsgi.multiprocess"] else ""
                 self.server = _serve_beside(self)
         connection = _WSGIConnection(self.server, environ, start_response)
         return connection.answer(_conn_of_environ(self, environ, connection))
@@ -14955,15 +14959,12 @@ class Endpoint(metaclass=_Recording):
         _serve_all([self])
 
 
-def _workers() -> tuple[int, str]:
-    """Return how many processes serve this app, as far as one of them can see, and what says so."""
+def _sign_of_workers() -> str:
+    """Return what tells that this process is one of several which serve this app, as far as it can see; or nothing."""
     command = " ".join(sys.argv[1:]) if re.search("gunicorn|uvicorn|hypercorn|granian", sys.argv[0]) else ""
-    for words in (command, os.environ.get("GUNICORN_CMD_ARGS", "")):
-        found = re.search(r"(?<!\S)(?:--workers|-w)[ =]?(\d+)", words)
-        if found:
-            return int(found[1]), found[0]
-    count = os.environ.get("WEB_CONCURRENCY", "")
-    return (int(count), f"WEB_CONCURRENCY={count}") if count.isdecimal() else (1, "")
+    variables = [f"{name}={os.environ.get(name, '')}" for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")]
+    found = re.search(r"(?:(?<!\S)--workers|(?<![\w-])-w|WEB_CONCURRENCY)[ =]?0*([2-9]|[1-9]\d+)\b", " ".join([command, *variables]))
+    return found[0] if found else ""
 
 
 def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] = _run_fairly) -> None:
