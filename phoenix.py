@@ -9206,27 +9206,23 @@ class Socket:
                 "`return socket.ok({...})` answers the message, `socket.reply(event, {...})` sends an event."
             )
 
-    # What is not from the client comes while a callback runs, or out of one: it goes to the end of the line.
+    def _in_turn(self, method: Callable[[Any], object], message: Any) -> None:
+        """Handle what is not from the client. If it comes while a callback runs, it goes to the end of the line."""
+        if self._busy or self._waiting:
+            self._wait(_JOB, method, message)
+        else:
+            method(message)
 
     def _info(self, message: Any) -> None:
         """Let the channel handle a message of this process."""
-        if self._busy or self._waiting:
-            self._wait(_JOB, self._handle_info, message)
-        else:
-            self._handle_info(message)
+        self._in_turn(self._handle_info, message)
 
     def _handle_info(self, message: Any) -> None:
         self.ref = None
         self._call("info", (message,), lambda result: self._event_done("info", result, None))
 
-    def _out(self, broadcast: Broadcast) -> None:
-        """Let the channel see a broadcast that it intercepts; others keep their place among those."""
-        if self._busy or self._waiting:
-            self._wait(_JOB, self._handle_out, broadcast)
-        else:
-            self._handle_out(broadcast)
-
     def _handle_out(self, broadcast: Broadcast) -> None:
+        """Let the channel see a broadcast that it intercepts; others keep their place among those."""
         if broadcast.event in self._type.intercepts:
             self.ref = None
             arguments = broadcast.event, broadcast.payload
@@ -9238,10 +9234,7 @@ class Socket:
 
     def _receive(self, message: Any) -> None:
         """Take what was broadcast on the topic and is not ready to be written."""
-        if message.__class__ is Broadcast:
-            self._out(message)
-        else:
-            self._info(message)
+        self._in_turn(self._handle_out if message.__class__ is Broadcast else self._handle_info, message)
 
     def _call(
         self, name: str, arguments: tuple[Any, ...], done: Callable[[Any], object],
@@ -9628,7 +9621,7 @@ class _Session:
         self.send(reply)
         early, new._early = new._early, None
         for broadcast in early or ():
-            new._out(broadcast)
+            new._receive(broadcast)
         if result.stops:
             self.end(new, "normal")
 
