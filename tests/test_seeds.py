@@ -135,6 +135,7 @@ README: dict[str, list[tuple[str, ...]]] = {
     "Channels": [
         ("channels broker websockets and use PubSub", "test_seed_channels::test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else"),
         ("they go both ways, and the connection stays alive after a reply", "test_seed_channels::test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else"),
+        ("what leads over to the samples: it will become clearer, here is an example, let us recap", _SAID_BELOW),
         ("a channel is a module that uses Channel", "test_seed_channels::test_seed_sample_join_authorizes_one_topic_and_refuses_the_others"),
         ("`join` authorizes a topic and refuses others", "test_seed_channels::test_seed_sample_join_authorizes_one_topic_and_refuses_the_others"),
         ("who is let in is subscribed to the topic", "test_seed_channels::test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else"),
