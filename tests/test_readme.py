@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -11,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+GROWING = ("A guest book in six steps", "Coming from Phoenix")  # sections whose blocks are steps of one app
+SECTIONS = {section.partition("\n")[0]: section for section in README.split("\n## ")[1:]}
+PYTHON = [code for title, text in SECTIONS.items() if title not in GROWING for code in python_blocks(text)]
 COMMANDS = [
     line.partition("#")[0].strip()
     for language, code in BLOCKS
@@ -25,7 +33,7 @@ COMMANDS = [
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHOENIX_ENV": "test"}
     return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -33,6 +41,83 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_a_python_block_of_the_readme_runs_as_it_stands(code: str, tmp_path: Path) -> None:
     (tmp_path / "readme_app.py").write_text(code)
     done = run("-c", "import readme_app", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def grown(before: str, step: str) -> str:
+    """Return an app after a step: what has the name of something before takes its place, the rest goes above the router."""
+    parts: dict[tuple[int, str], str] = {}
+    for source in (before, step):
+        for node in ast.parse(source).body:
+            text = ast.get_source_segment(source, node) or ""
+            name = getattr(node, "name", "")
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                place = (0, text)
+            elif name == "Router":
+                place = (2, name)
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "app":
+                place = (3, "app")
+            else:
+                place = (4, "main") if isinstance(node, ast.If) else (1, name or text)
+            parts[place] = text
+    return "\n\n".join(parts[place] for place in sorted(parts, key=lambda place: place[0])) + "\n"
+
+
+ASK_FOR_THE_PAGE = """
+import guests
+client = guests.app.test()
+assert "I was &lt;here&gt;." in client.html_response(client.get("/"))
+if {step} > 1:
+    assert client.json_response(client.get("/?_format=json"))["guests"][0]["name"] == "Ann"
+"""
+
+
+def test_the_guest_book_works_after_each_of_its_steps(tmp_path: Path) -> None:
+    app = ""
+    steps = python_blocks(SECTIONS[GROWING[0]])
+    assert len(steps) == 5
+    for number, step in enumerate(steps, 1):
+        app = grown(app, step)
+        (tmp_path / "guests.py").write_text(app)
+        done = run("-c", ASK_FOR_THE_PAGE.format(step=number), cwd=tmp_path)
+        assert done.returncode == 0, f"step {number}\n{done.stderr}"
+    done = run("-m", "unittest", "guests", cwd=tmp_path)
+    assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
+
+
+NAMES_OF_PHOENIX = "import phoenix\nfrom phoenix import " + (
+    "Channel, Conn, Controller, Endpoint, View, channel, get, member, pipe_through, pipeline, plug, post, resources, "
+    "scope, socket, template\n"
+)
+ASK_THE_APP = """
+import translated
+from phoenix import build_conn
+client = translated.app.test()
+page = client.html_response(client.get("/pages/tea"))
+assert "<title>Welcome</title>" in page and "<h1>PAGE TEA</h1>" in page and 'href="/users"' in page
+assert client.redirected_to(client.get("/pages/admin")) == "/pages/unauthorized"
+assert client.text_response(client.get("/files/text")) == "hello"
+assert client.text_response(client.get("/profile")) == "bar"
+assert client.html_response(client.get("/nowhere"), 404) == "Page not found"
+with client.connect("/ws") as browser:
+    room = browser.join("rooms:lobby", {"token": "ann's secret"})
+    room.push("new:msg", {"body": "hi"})
+    room.assert_push("new:msg", {"user": "ann", "body": "hi"})
+conn = build_conn(endpoint=translated.app)
+conn.private["phoenix_router"] = translated.Router
+assert translated.paths(conn) == [
+    "/users/123?page=5", "/users/99/comments", "http://example.com/users", "http://example.com/users",
+]
+assert "<title>Welcome</title>" in translated.in_the_shell()
+"""
+
+
+def test_the_python_beside_the_elixir_is_an_app_that_works(tmp_path: Path) -> None:
+    app = NAMES_OF_PHOENIX
+    for code in python_blocks(SECTIONS[GROWING[1]]):
+        app = grown(app, code)
+    (tmp_path / "translated.py").write_text(app)
+    done = run("-c", ASK_THE_APP, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
