@@ -171,7 +171,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("it is dev where the variable does not exist", "test_seed_readme::test_configuration_the_environment_is_dev_where_the_variable_does_not_exist"),
     ],
     "Configuration file structure": [
-        ("config/ holds a base and a file for each environment", _TO_COME),
+        ("config/ holds a base and a file for each environment", "test_config::test_the_environment_chooses_the_file", "test_config::test_dicts_are_merged_key_by_key_and_the_later_file_wins"),
     ],
     "Configuration for SSL": [
         ("https is configured with port, host, key and certificate, here from variables", "test_tls::test_one_app_answers_on_both_ports"),
@@ -183,6 +183,7 @@ README: dict[str, list[tuple[str, ...]]] = {
     "Serving Your Application Behind a Proxy": [
         ("`url` has the host and port of the proxy, and the helpers use them", "test_endpoint::test_readme_serving_your_application_behind_a_proxy"),
         ("`http` has the host and port to listen on", "test_endpoint::test_the_address_to_listen_on_is_an_option_and_an_argument"),
+        ("these and other options are written in the file of the environment, for each endpoint", "test_config::test_options_take_effect_wherever_they_come_from", "test_config::test_each_endpoint_has_a_section_of_its_own"),
     ],
     "Configuration for Sessions": [
         ("a cookie keeps the session; its name and the secret are options", "test_seed_readme::test_configuration_for_sessions"),
@@ -224,8 +225,8 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("routing: resources", "test_router::test_resources_are_eight_routes_in_the_order_of_matching"),
         ("routing: scopes", "test_router::test_scopes_nest_and_join_their_paths_and_names"),
         ("routing: routes of members and collections", "test_router::test_member_routes_are_those_of_one_item_and_collection_routes_those_of_all"),
-        ("configuration: by environment", _TO_COME),
-        ("configuration: files", _TO_COME),
+        ("configuration: by environment", "test_config::test_the_environment_chooses_the_file"),
+        ("configuration: files", "test_config::test_what_a_file_says_goes_before_the_code_and_is_gone_without_it"),
         ("middleware: connections pass through plugs", "test_plug::test_plugs_run_in_the_order_they_are_written_with_the_options_they_were_given"),
         ("middleware: code is reloaded", _TO_COME, "test_views::test_a_changed_file_shows_at_the_next_request_in_dev_only"),
         ("middleware: logging with levels, by environment", "test_logging::test_the_least_level_depends_on_the_environment_and_is_an_option"),
