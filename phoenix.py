@@ -2981,13 +2981,17 @@ class Template:
 
     def _compile(self, hoisted: Iterable[str]) -> types.CodeType:
         """Take all three steps. `bind` takes them again: to keep the tree would cost ten times the memory."""
-        generator = _Generator(self._source, self._to_text, strict=self.on_missing is not None)
-        function = generator.function(self._statements(generator), hoisted)
+        function = self.tree(hoisted)
         try:
             module = compile(ast.Module([function], []), self.file, "exec", dont_inherit=True)
         except SyntaxError as error:  # what shows in the whole only, such as `break` outside a loop
             raise self._source.error_at(error.msg, error.lineno or 1, (error.offset or 1) - 1) from None
         return next(found for found in module.co_consts if isinstance(found, types.CodeType))
+
+    def tree(self, hoisted: Iterable[str] = ()) -> ast.stmt:
+        """Return the function that this template is, as a tree with the lines and columns of the template."""
+        generator = _Generator(self._source, self._to_text, strict=self.on_missing is not None)
+        return generator.function(self._statements(generator), hoisted)
 
     def _statements(self, generator: _Generator) -> list[ast.stmt]:
         return generator.template(_tokenize(self._source, self.trim))
@@ -3789,6 +3793,14 @@ class _InlineTemplate:
         self.engine: Any = None
         self.compiled: Any = None
 
+    def compile_with(self, engine: Any) -> Any:
+        file, line, column = _place_of(self.source, self.where)
+        source, indentation = _dedent(self.source)
+        if source is not self.source:
+            line, column = line + 1, indentation + 1
+        place = {"line": line, "column": column, **({"indentation": indentation} if indentation else {})}
+        return engine.compile(source, file, self.name, **place)
+
     def compile(self, engines: Mapping[str, Any]) -> Any:
         """Return what the engine makes of the source, made anew only when the engine is another one."""
         engine = engines.get(self.extension)
@@ -3798,12 +3810,7 @@ class _InlineTemplate:
                 f"{_did_you_mean(self.extension, engines)} There are: {', '.join(sorted(engines))}."
             )
         if engine is not self.engine:
-            file, line, column = _place_of(self.source, self.where)
-            source, indentation = _dedent(self.source)
-            if source is not self.source:
-                line, column = line + 1, indentation + 1
-            place = {"line": line, "column": column, **({"indentation": indentation} if indentation else {})}
-            self.compiled = engine.compile(source, file, self.name, **place)
+            self.compiled = self.compile_with(engine)
             self.engine = engine
         return self.compiled
 
@@ -4271,7 +4278,7 @@ __all__ += [
     "tag", "content_tag", "link", "button", "form_tag", "form_for", "Form", "csrf_meta_tag", "text_to_html",
 ]  # fmt: skip
 
-_CONN_HELPERS = frozenset({"link", "button", "form_tag", "form_for", "csrf_meta_tag"})  # take `conn=`
+_CONN_HELPERS = {"link", "button", "form_tag", "form_for", "csrf_meta_tag"}  # take `conn=`
 
 # Everything that ends a name, or starts something else, in any browser: HTML §13.1.2.3, and "<".
 _ATTRIBUTE_NAME = re.compile(r"[^\s\"'<>/=\x00-\x1f\x7f-\x9f]+")
@@ -6170,11 +6177,11 @@ def forward(
 # conn with a response. The controller's own plugs run before it, and can be limited to some
 # actions. What an action usually ends with stands here too: `text`, `json`, `html`, `redirect`,
 # and `render`, which finds the view by the controller's name, the format by what the client
-# accepts, and the layout.
+# accepts, and the layout. What visitors read can be translated to their language.
 #
 # Sources: Phoenix.Controller, Phoenix.Controller.Pipeline; RFC 9110 §12.5.1 (Accept).
 
-__all__ += ["Controller", "Conn", "NotAcceptableError", "negotiate"]
+__all__ += ["Controller", "Conn", "NotAcceptableError", "negotiate", "Translations", "TranslationError"]
 
 
 class NotAcceptableError(PhoenixError):
@@ -6253,6 +6260,458 @@ def _not_acceptable(accept: str, formats: Sequence[str]) -> str:
     )
 
 
+# --- Translations -------------------------------------------------------------------------
+#
+# A text stands in the code in the language it was written in, and is looked up, as it stands, in
+# the catalog of the visitor's language. A catalog is a file of GNU gettext, which translators know
+# and have editors for; it is read as it is, without a step that compiles it. What has no
+# translation is shown as it was written.
+#
+# Sources: the GNU gettext manual, chapters "PO Files" and "Plural forms"; RFC 4647 §3.4 (look-up of
+# language tags); Elixir's Gettext, from which `%{name}` comes.
+
+
+class TranslationError(PhoenixError):
+    """A catalog cannot be read, or a text lacks a value for its ``%{name}``."""
+
+
+class _Entry:
+    """One entry of a catalog. *forms* are its translations: one, or as many as the language has plural forms."""
+
+    __slots__ = ("context", "id", "plural", "forms", "comments", "references", "flags", "obsolete", "line")
+
+    def __init__(self, context: str | None, id: str, plural: str | None, forms: Sequence[str]) -> None:
+        self.context, self.id, self.plural, self.forms = context, id, plural, list(forms)
+        self.comments: list[str] = []  # lines that begin with `# `, `#.` or `#|`
+        self.references: list[str] = []  # app.py:12
+        self.flags: list[str] = []  # fuzzy
+        self.obsolete = False
+        self.line = 0
+
+    @property
+    def key(self) -> tuple[str | None, str]:
+        return self.context, self.id
+
+
+_PO_LINE = re.compile(r'(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)\s*)?"((?:[^"\\]|\\.)*)"')
+_PO_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)")
+_PO_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+
+
+def _parse_po(text: str, file: str) -> list[_Entry]:
+    """Read a catalog; its header is the message with the id ``""``. Raises ``TranslationError`` with file and line."""
+    messages: list[_Entry] = []
+    notes: list[str] = []  # the comments in front of a message
+    texts: dict[str, str] = {}  # msgid, msgstr[0], ... -> text
+    started, word, obsolete = 0, "", False
+
+    def finish() -> None:
+        nonlocal notes, texts
+        if texts:
+            messages.append(_made_message(texts, notes, obsolete, f"{file}:{started}"))
+            messages[-1].line = started
+            notes, texts = [], {}
+
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        line = line.strip()
+        dead = line.startswith("#~") and not line.startswith("#~|")
+        if dead:
+            line = line[2:].lstrip()
+        found = _PO_LINE.fullmatch(line)
+        if not line or line.startswith("#"):
+            if any(each.startswith("msgstr") for each in texts) or not line:
+                finish()
+            notes += [line] if line else []
+        elif found is None:
+            raise TranslationError(f'{file}:{number}: expected a line such as msgid "text", got: {line}')
+        elif found[1]:
+            word = found[1]
+            if word in ("msgctxt", "msgid") and any(each.startswith("msgstr") for each in texts):
+                finish()
+            if word in texts:
+                raise TranslationError(f"{file}:{number}: this message has a {word} already")
+            started = number if not texts else started
+            obsolete, texts[word] = dead, _unescape_po(found[2])
+        elif not texts:
+            raise TranslationError(f"{file}:{number}: text belongs behind msgid or msgstr, got: {line}")
+        else:
+            texts[word] += _unescape_po(found[2])
+    finish()
+    return messages
+
+
+def _unescape_po(text: str) -> str:
+    def character(found: re.Match[str]) -> str:
+        code = found[1]
+        if code[0] == "x" and len(code) > 1:
+            return chr(int(code[1:], 16))
+        return chr(int(code, 8)) if code.isdigit() and code < "8" else _PO_ESCAPES.get(code, code)
+
+    return _PO_ESCAPE.sub(character, text) if "\\" in text else text
+
+
+def _made_message(texts: dict[str, str], notes: list[str], obsolete: bool, where: str) -> _Entry:
+    plural = texts.get("msgid_plural")
+    names = [name for name in texts if name.startswith("msgstr")]
+    expected = ["msgstr"] if plural is None else [f"msgstr[{at}]" for at in range(len(names))]
+    if "msgid" not in texts or not names or sorted(names) != sorted(expected):
+        shape = "msgid and msgstr" if plural is None else "msgid, msgid_plural, msgstr[0], msgstr[1] and so on"
+        raise TranslationError(f"{where}: expected {shape}, got: {', '.join(texts)}")
+    message = _Entry(texts.get("msgctxt"), texts["msgid"], plural, [texts[name] for name in expected])
+    message.obsolete = obsolete
+    for note in notes:
+        if note.startswith("#:"):
+            message.references += note[2:].split()
+        elif note.startswith("#,"):
+            message.flags += [flag.strip() for flag in note[2:].split(",")]
+        else:
+            message.comments.append(note)
+    return message
+
+
+# What languages do with numbers, for catalogs whose header does not say it. Others are as English.
+_PLURAL_FORMS = {
+    language: forms
+    for languages, forms in (
+        ("ja zh ko vi th id ms lo my", "nplurals=1; plural=0;"),
+        ("fr pt_BR hy am fa hi", "nplurals=2; plural=(n > 1);"),
+        ("ru uk be sr hr bs", "nplurals=3; plural=(n%10==1 && n%100!=11 ? 0"
+         " : n%10>=2 && n%10<=4 && (n%100<12 || n%100>14) ? 1 : 2);"),
+        ("cs sk", "nplurals=3; plural=(n==1 ? 0 : n>=2 && n<=4 ? 1 : 2);"),
+        ("pl", "nplurals=3; plural=(n==1 ? 0 : n%10>=2 && n%10<=4 && (n%100<12 || n%100>14) ? 1 : 2);"),
+        ("lt", "nplurals=3; plural=(n%10==1 && (n%100<11 || n%100>19) ? 0"
+         " : n%10>=2 && (n%100<11 || n%100>19) ? 1 : 2);"),
+        ("lv", "nplurals=3; plural=(n%10==0 || (n%100>=11 && n%100<=19) ? 0 : n%10==1 && n%100!=11 ? 1 : 2);"),
+        ("ro", "nplurals=3; plural=(n==1 ? 0 : n==0 || (n%100>0 && n%100<20) ? 1 : 2);"),
+        ("sl", "nplurals=4; plural=(n%100==1 ? 0 : n%100==2 ? 1 : n%100==3 || n%100==4 ? 2 : 3);"),
+        ("ga", "nplurals=5; plural=(n==1 ? 0 : n==2 ? 1 : n>=3 && n<=6 ? 2 : n>=7 && n<=10 ? 3 : 4);"),
+        ("cy", "nplurals=6; plural=(n==0 ? 0 : n==1 ? 1 : n==2 ? 2 : n==3 ? 3 : n==6 ? 4 : 5);"),
+        ("ar", "nplurals=6; plural=(n==0 ? 0 : n==1 ? 1 : n==2 ? 2 : n%100>=3 && n%100<=10 ? 3 : n%100>=11 ? 4 : 5);"),
+    )
+    for language in languages.split()
+}  # fmt: skip
+
+
+def _plural_forms(locale: str) -> str:
+    """Return the ``Plural-Forms`` of a locale: of ``de_AT`` those of ``de``."""
+    return next((_PLURAL_FORMS[name] for name in _lineage_of(locale) if name in _PLURAL_FORMS),
+                "nplurals=2; plural=(n != 1);")  # fmt: skip
+
+
+def _lineage_of(locale: str) -> Iterator[str]:
+    """Yield a locale and those it is a part of: ``zh_Hant_TW``, ``zh_Hant``, ``zh``."""
+    while locale:
+        yield locale
+        locale = locale.rpartition("_")[0]
+
+
+class _Catalog:
+    """The translations of one locale and domain: of what is there in *messages*, what can be shown."""
+
+    __slots__ = ("forms", "plural")
+
+    def __init__(self, messages: Iterable[_Entry], locale: str, file: str) -> None:
+        self.forms: dict[tuple[str | None, str], list[str]] = {}
+        seen: dict[tuple[str | None, str], int] = {}
+        rule, rule_line = _plural_forms(locale), 1
+        for message in messages:
+            if message.obsolete:
+                continue
+            if message.key in seen:
+                first = seen[message.key]
+                raise TranslationError(f"{file}:{message.line}: {message.id!r} is translated already, in line {first}")
+            seen[message.key] = message.line
+            if message.key == (None, ""):
+                header = re.search(r"(?i)^plural-forms:(.*)$", message.forms[0], re.MULTILINE)
+                if header is not None and "INTEGER" not in header[1]:  # as it stands in templates
+                    rule, rule_line = header[1], message.line
+            elif any(message.forms) and "fuzzy" not in message.flags:
+                _check_bindings(message, f"{file}:{message.line}")
+                self.forms[message.key] = message.forms
+        self.plural = _plural_rule(rule, f"{file}:{rule_line}")
+
+    def find(self, key: tuple[str | None, str], count: int | None) -> str:
+        """Return a translation, or ``""``."""
+        forms = self.forms.get(key)
+        if forms is None:
+            return ""
+        at = 0 if count is None else self.plural(abs(count))
+        return forms[at] if at < len(forms) else ""
+
+
+def _check_bindings(message: _Entry, where: str) -> None:
+    """Raise ``TranslationError`` where a translation wants values that its text does not have.
+
+    A text without any, such as ``users.title``, may be a key, and tells nothing.
+    """
+    known = set(_BINDING.findall(f"{message.id} {message.plural or ''}"))
+    wanted = set(_BINDING.findall(" ".join(message.forms))) - {"count"}
+    if known and not wanted <= known:
+        names = ", ".join(f"%{{{name}}}" for name in sorted(wanted - known))
+        raise TranslationError(f"{where}: the translation has {names}, which {message.id!r} has not")
+
+
+def _plural_rule(rule: str, where: str) -> Callable[[int], int]:
+    """Return the function of a number that ``nplurals=2; plural=(n != 1);`` describes, once it is known to work."""
+    from gettext import c2py  # which knows the grammar, and evaluates nothing else
+
+    found = re.fullmatch(r"\s*nplurals\s*=\s*(\d+)\s*;\s*plural\s*=\s*([^;]+);?\s*", rule)
+    try:
+        if found is None:
+            raise ValueError("expected it to look like `nplurals=2; plural=(n != 1);`")
+        choose: Callable[[int], int] = c2py(found[2])
+        if not all(0 <= choose(number) < int(found[1]) for number in range(200)):
+            raise ValueError(f"it has to be less than nplurals={found[1]} for every number")
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise TranslationError(f"{where}: cannot use the Plural-Forms {rule.strip()!r}: {error}") from None
+    return choose
+
+
+_BINDING = re.compile(r"%\{(\w+)\}")
+
+
+def _interpolated(text: str, bindings: Mapping[str, Any], about: str) -> str:
+    """Put *bindings* into ``%{name}``. With one that is ``Safe``, the result is, and all else in it is escaped."""
+    if "%{" not in text:
+        return text
+    is_html = any(hasattr(value, "__html__") for value in bindings.values())
+    show: Callable[[Any], str] = escape if is_html else str
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in bindings:
+            raise TranslationError(f"{about} needs a value for %{{{found[1]}}}: gettext(..., {found[1]}=...)")
+        return show(bindings[found[1]])
+
+    found = _BINDING.sub(value, str(escape(text)) if is_html else text)
+    return Safe(found) if is_html else found
+
+
+class Translations:
+    """The translations of an app, which the endpoint makes of its option ``gettext``.
+
+    *from_* is the folder of catalogs, ``<locale>/LC_MESSAGES/<domain>.po``, looked for as ``View.root`` is. *default*
+    is the locale of visitors who have asked for none of those that there are. *messages* are further ones, by locale:
+    the text of a catalog, or a dict of texts by key, whose dicts inside are joined with dots::
+
+        gettext={"messages": {"de": {"users": {"title": "Benutzer"}}}}     # conn.gettext("users.title")
+    """
+
+    def __init__(
+        self, *, from_: str | os.PathLike[str] = "priv/gettext", default: str = "en",
+        messages: Mapping[str, str | Mapping[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
+        self.folder = os.fspath(from_)
+        self.default = default
+        self.root: str | None = None
+        self._given = {
+            locale: _parse_po(given, f"messages[{locale!r}]") if isinstance(given, str) else [*_keyed_messages(given)]
+            for locale, given in (messages or {}).items()
+        }
+        self._seen: list[tuple[str, str, int, int]] = []
+        self._read()
+
+    def look_beside(self, module: Any) -> None:
+        """Read the catalogs in the folder beside *module*. Raises ``TranslationError``."""
+        places = [os.path.join(place, self.folder) for place in _places_beside(module)]
+        self.root = next((place for place in places if os.path.isdir(place)), None)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the catalogs again if one of them has changed. Raises ``TranslationError``."""
+        if self._files() != self._seen:
+            self._read()
+
+    def _files(self) -> list[tuple[str, str, int, int]]:
+        """Return locale, path, time and size of each catalog."""
+        found = []
+        for locale in sorted(os.listdir(self.root)) if self.root else ():
+            folder = os.path.join(self.root or "", locale, "LC_MESSAGES")
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+                if name.endswith(".po") and not name.startswith("."):
+                    status = os.stat(os.path.join(folder, name))
+                    found.append((locale, os.path.join(folder, name), status.st_mtime_ns, status.st_size))
+        return found
+
+    def _read(self) -> None:
+        seen = self._files()
+        catalogs: dict[str, dict[str, _Catalog]] = {locale: {} for locale, *_ in seen}
+        for locale, messages in self._given.items():
+            catalogs.setdefault(locale, {})["default"] = _Catalog(messages, locale, f"messages[{locale!r}]")
+        for locale, path, *_ in seen:
+            catalog, domain = _Catalog(_read_po(path), locale, path), os.path.basename(path).removesuffix(".po")
+            given = catalogs[locale].get(domain)
+            catalog.forms = {**given.forms, **catalog.forms} if given else catalog.forms
+            catalogs[locale][domain] = catalog
+        self._catalogs, self._seen = catalogs, seen
+        self._names = {name.replace("_", "-").lower(): name for name in (self.default, *catalogs)}
+
+    @property
+    def locales(self) -> list[str]:
+        """The locales that there are, with the default one."""
+        return sorted(self._names.values())
+
+    def find(self, tag: object) -> str | None:
+        """Return the locale for a language tag: for ``en-US`` ``en_US``, or else ``en`` (RFC 4647 §3.4)."""
+        rest = tag.replace("_", "-").lower() if isinstance(tag, str) and len(tag) <= 64 else ""
+        while rest and rest not in self._names:
+            rest = rest.rpartition("-")[0]
+            rest = rest[:-2] if rest[-2:-1] == "-" else rest  # a single letter was the beginning of what is gone
+        return self._names.get(rest)
+
+    def negotiate(self, accept: str) -> str | None:
+        """Return the locale that suits an ``Accept-Language`` header best (RFC 9110 §12.5.4)."""
+        wanted = [_parse_accept(entry) for entry in accept.split(",")]
+        for tag, quality in sorted(wanted, key=lambda entry: -entry[1]):
+            found = self.default if tag == "*" else self.find(tag)
+            if found is not None and quality:
+                return found
+        return None
+
+    def translate(
+        self, locale: str, text: str, bindings: Mapping[str, Any] | None = None, *, plural: str | None = None,
+        count: int | None = None, context: str | None = None, domain: str = "default",
+    ) -> str:  # fmt: skip
+        """Return *text* in a locale, outside of a request too: ``app.translations.translate("de", "Hello")``.
+
+        Raises ``TranslationError`` for a ``%{name}`` that *bindings* have no value for.
+        """
+        bindings = bindings or {}
+        if plural is not None:
+            if not isinstance(count, int):
+                raise ArgumentError(f"the count of {text!r} is {count!r}, expected a whole number")
+            bindings = {"count": count, **bindings}
+        for name in _lineage_of(locale):
+            catalog = self._catalogs.get(name, _NO_CATALOGS).get(domain)
+            found = catalog.find((context, text), None if plural is None else count) if catalog is not None else ""
+            if found:
+                return _interpolated(found, bindings, f"{text!r}, in {name} {found!r},")
+        return _interpolated(text if plural is None or count == 1 else plural, bindings, repr(text))
+
+
+_NO_CATALOGS: dict[str, _Catalog] = {}
+
+
+def _read_po(path: str) -> list[_Entry]:
+    with open(path, "rb") as stream:
+        data = stream.read()
+    charset = re.search(rb"(?i)charset=([\w-]+)", data)
+    encoding = charset[1].decode() if charset and charset[1] != b"CHARSET" else "utf-8"
+    try:
+        return _parse_po(data.decode(encoding), path)
+    except (UnicodeDecodeError, LookupError) as error:
+        line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        raise TranslationError(f"{path}:{line}: cannot be read as {encoding}: {error}") from None
+
+
+def _keyed_messages(given: Mapping[str, Any], prefix: str = "") -> Iterator[_Entry]:
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _keyed_messages(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            yield _Entry(None, prefix + key, None, [value])
+        else:
+            raise TranslationError(f"the message {prefix + key!r} is {value!r}, expected text, or a dict of texts")
+
+
+class TranslatingConn(SessionConn):
+    """The words of a conn for languages."""
+
+    __slots__ = ()
+
+    def _translations(self) -> Translations:
+        found: Translations = getattr(self.endpoint, "translations", _UNTRANSLATED)
+        if "phoenix_locale" not in self.private and getattr(self.endpoint, "reloads_templates", False):
+            found.refresh()  # once in a request
+        return found
+
+    @property
+    def locale(self) -> str:
+        """The locale of this request, such as ``"de"`` or ``"pt_BR"``; the default one until it is fetched or put."""
+        locale: str | None = self.private.get("phoenix_locale")
+        return locale or self._use_locale(None)
+
+    def _use_locale(self, locale: str | None) -> str:
+        chosen: str = locale or self._translations().default
+        self.private["phoenix_locale"] = chosen
+        return chosen
+
+    def put_locale(self, locale: str) -> Self:
+        """Use a locale, such as that of the user's settings. Raises ``ArgumentError`` for one that there is not."""
+        translations = self._translations()
+        found = translations.find(locale)
+        if found is None:
+            raise ArgumentError(f"there is no locale {locale!r}, only {', '.join(translations.locales)}")
+        self._use_locale(found)
+        return self
+
+    def fetch_locale(self, key: str = "locale", *, save: bool = False) -> Self:
+        """Plug: find the locale of this request: ``plug(Conn.fetch_locale)``, behind ``fetch_session``.
+
+        The first that there is of: the param *key*, the session's, the cookie's, and the ``Accept-Language`` header.
+        With *save* a locale that came as a param is kept in the session.
+        """
+        translations = self._translations()
+        found = translations.find(self.params.get(key))
+        if found is not None and save:
+            self.put_session(key, found)
+        if found is None and "plug_session_fetch" in self.private:
+            found = translations.find(self.session.get(key))
+        found = found or translations.find(self.cookies.get(key))
+        if found is None:
+            found = translations.negotiate(",".join(self._req_headers.get("accept-language", ())))
+            self._resp_headers["vary"] = (*self._resp_headers.get("vary", ()), "Accept-Language")
+        self._use_locale(found)
+        return self
+
+    def gettext(self, text: str, /, **bindings: Any) -> str:
+        """Translate *text* to the locale of this request: ``conn.gettext("Hello %{name}", name="Ann")``.
+
+        What has no translation stays as it is. In templates ``gettext("Hello")`` is enough. The result is plain text,
+        and escaped in HTML like any; with a binding that is ``Safe``, such as a link, all but it is escaped here.
+        Raises ``TranslationError`` for a ``%{name}`` without a value.
+        """
+        return self._translations().translate(self.locale, text, bindings)
+
+    def ngettext(self, text: str, plural: str, count: int, /, **bindings: Any) -> str:
+        """Translate by number: ``conn.ngettext("one post", "%{count} posts", len(posts))``."""
+        return self._translations().translate(self.locale, text, bindings, plural=plural, count=count)
+
+    def pgettext(self, context: str, text: str, /, **bindings: Any) -> str:
+        """Translate a text that means different things: ``conn.pgettext("month", "May")``."""
+        return self._translations().translate(self.locale, text, bindings, context=context)
+
+    def npgettext(self, context: str, text: str, plural: str, count: int, /, **bindings: Any) -> str:
+        """As ``ngettext``, with a context."""
+        return self._translations().translate(
+            self.locale, text, bindings, plural=plural, count=count, context=context
+        )
+
+    def dgettext(self, domain: str, text: str, /, **bindings: Any) -> str:
+        """Translate by the catalogs ``<domain>.po``: ``conn.dgettext("errors", "is too short")``."""
+        return self._translations().translate(self.locale, text, bindings, domain=domain)
+
+    def dngettext(self, domain: str, text: str, plural: str, count: int, /, **bindings: Any) -> str:
+        """As ``ngettext``, by the catalogs ``<domain>.po``."""
+        return self._translations().translate(self.locale, text, bindings, plural=plural, count=count, domain=domain)
+
+
+_UNTRANSLATED = Translations()
+_GETTEXT = ("gettext", "ngettext", "pgettext", "npgettext", "dgettext", "dngettext")
+
+
+def _in_templates(name: str) -> Callable[..., str]:
+    def translate(*texts: Any, conn: Any = None, **bindings: Any) -> str:
+        if conn is None:
+            raise ArgumentError(f"{name} in a template needs the conn: render it with conn=conn")
+        return getattr(conn, name)(*texts, **bindings)  # type: ignore[no-any-return]
+
+    return translate
+
+
+_HTML_NAMES.update((name, _in_templates(name)) for name in _GETTEXT)
+_CONN_HELPERS.update(_GETTEXT)
+
+
 # --- Conn: responses ----------------------------------------------------------------------
 
 _TEXT_TYPE = ("text/plain; charset=utf-8",)
@@ -6261,7 +6720,7 @@ _JSON_TYPE = ("application/json; charset=utf-8",)
 _UNSAFE_IN_REDIRECT = re.compile(r"\\|/%09|[\x00-\x1f\x7f]").search  # what browsers drop, or read as a slash
 
 
-class Conn(SessionConn):
+class Conn(TranslatingConn):
     __doc__ = BaseConn.__doc__
 
     __slots__ = ()
@@ -14205,6 +14664,7 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "log": logging.INFO,  # level of the request log; False for none; or {"requests": ..., "level": ..., "format": ...}
     "filter_parameters": ("password", "token"),  # words in the names of params whose values are not logged
     "template_engines": {},  # extension -> engine
+    "gettext": {},  # options of Translations: from_, default, messages
     "pubsub": None,  # a PubSub; one of its own unless set
     "children": (),  # what runs beside the server: functions, async or plain, and objects with start() and stop()
     "threads": 40,
@@ -14483,6 +14943,7 @@ class Endpoint(metaclass=_Recording):
         self._make_url(self._ports())
         View.use_engines({"eex": _EEX_IN_DEV if self.env == "dev" else _EEX, **self.options["template_engines"]})
         self._statics: list[Static] = []
+        self.translations: Translations = _made("gettext", Translations, self.options["gettext"])
         self._steps = self._make_steps()
         self._check_sessions()
         self._compile_views()
@@ -14608,6 +15069,7 @@ class Endpoint(metaclass=_Recording):
         home = type(self).__module__ if self._own_plugs else getattr(self.router, "__module__", "")
         for static in self._statics:
             static.look_beside(sys.modules.get(home, self.module))
+        self.translations.look_beside(sys.modules.get(home, self.module))
         plugs = [*self._guards(), *entries, *self.options["plugs"], self.router]
         return _steps(each if isinstance(each, PlugEntry) else PlugEntry(each, (), {}, self.where) for each in plugs)
 
@@ -16002,7 +16464,7 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
 
     routes = command(_routes, "routes app:Router", "Print the routes")
     routes.add_argument("app", nargs="?", metavar="APP", default="app", help=f"{_APP_HELP}; app unless given")
-    routes.add_argument("words", nargs="*", metavar="WORD", help="list only routes with this verb, or in whose line it is")
+    routes.add_argument("words", nargs="*", metavar="WORD", help="list only routes with this verb or text in them")
     routes.add_argument("--match", nargs="+", metavar="PART", help="tell what answers a request: --match GET /users/1")
     routes.add_argument("--json", action="store_true", help="print JSON, for programs")
 
@@ -16011,6 +16473,12 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
 
     gen = command(_gen, "gen secret", "Generate a secret for sessions and tokens")
     gen.add_argument("what", choices=["secret"], help="a value for SECRET_KEY_BASE")
+
+    gettext = command(_gettext, "gettext extract", "Collect the texts to translate into priv/gettext")
+    gettext.add_argument("what", choices=["extract"], help="from Python files and templates; catalogs are updated")
+    gettext.add_argument("folder", nargs="?", default=".", help="that of the app; this one unless given")
+    gettext.add_argument("--locale", action="append", default=[], help="begin a catalog for this language, such as de")
+    gettext.add_argument("--check", action="store_true", help="write nothing, and fail if something is out of date")
 
     js = command(_js, "js", "Write phoenix.js, the browser client of channels")
     default = "priv/static/js/phoenix.js"
@@ -16097,7 +16565,8 @@ def _import_file(path: str, command: str, rest: str) -> types.ModuleType:
     stem = os.path.basename(file)[:-3]
     if "." in stem:
         better = os.path.join(os.path.dirname(file), stem.replace(".", "_") + ".py")
-        raise _Refused(f"{file} cannot be imported, for its dots. Rename it, then type:", _typed(command, better + rest))
+        line = _typed(command, better + rest)
+        raise _Refused(f"{file} cannot be imported, for its dots. Rename it, then type:", line)
     module = sys.modules.get(name) or _import_app(name, command, rest, folder)
     if not _same_file(getattr(module, "__file__", None), file):
         other = getattr(module, "__file__", None) or "a part of Python"
@@ -16122,8 +16591,8 @@ def _no_file(file: str, command: str, rest: str) -> _Refused:
 
 def _apps_in(folder: str) -> dict[str, bool]:
     """Return the names of the Python files in *folder*, and whether each holds an endpoint."""
-    files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".py"))
-    return {os.path.basename(each): b"Endpoint(" in _read_file(each) for each in files if not _same_file(each, __file__)}
+    files = {name: os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".py")}
+    return {name: b"Endpoint(" in _read_file(each) for name, each in files.items() if not _same_file(each, __file__)}
 
 
 def _import_app(name: str, command: str, rest: str, folder: str = "") -> types.ModuleType:
@@ -16275,7 +16744,8 @@ def _shell(options: Any) -> int | None:
         "app": endpoint, "router": endpoint.router, "helpers": getattr(endpoint.router, "helpers", None),
         "client": endpoint.test(), "conn": conn, "phoenix": sys.modules[__name__],
     }  # fmt: skip
-    space = {**{name: value for name, value in vars(module).items() if name[:2] != "__"}, **names, "__name__": "__shell__"}
+    own = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    space = {**own, **names, "__name__": "__shell__"}
     if sys.stdin is None or not sys.stdin.isatty():
         try:
             exec(compile(sys.stdin.read() if sys.stdin else "", "<stdin>", "exec"), space)
@@ -16287,7 +16757,8 @@ def _shell(options: Any) -> int | None:
 
     _complete_with_tab(space)
     banner = f"""\
-phoenix.py {__version__}, Python {sys.version.split()[0]}, {endpoint.env}. Ctrl-D leaves. All names of {options.app} are here, and:
+phoenix.py {__version__}, Python {sys.version.split()[0]}, {endpoint.env}. Ctrl-D leaves.
+All names of {options.app} are here, and:
 
     app       {endpoint!r}
     router    {_name_of(endpoint.router)}, with {len(getattr(endpoint.router, "routes", ()))} routes
@@ -16426,7 +16897,7 @@ def _match_through(
 def _no_match(routers: Sequence[Any], verb: str, path: str, segments: Sequence[str], host: str, app: str) -> _Refused:
     """Answer a request that no route matches: with the verbs of its path, or with the route that is nearest."""
     for router in routers:
-        while (found := router._match(verb, segments, host)) is not None:  # a forward, to a router that has no such route
+        while (found := router._match(verb, segments, host)) is not None:  # a forward, to one that has no such route
             router, segments, routers = found[0].plug.router, segments[found[0].plug.depth :], [found[0].plug.router]
         allowed = router._allowed_verbs(segments, host)
         if allowed:
@@ -16498,6 +16969,189 @@ class _Scaffold:
         if self.kept:
             files = "1 file that differs was" if self.kept == 1 else f"{self.kept} files that differ were"
             print(f"\n{files} kept as before. To replace what was kept:\n\n    {_program()} {_typed(*words)} --force")
+
+
+# --- Texts to translate -------------------------------------------------------------------
+#
+# Found by reading the code, and not by running it: calls of gettext and its kin with literal texts,
+# in Python files and templates. A catalog keeps all that translators wrote. What the code no longer
+# has stays at its end, behind `#~`, and returns from there; what has no reference to the code was
+# written by hand, for a key that the code computes, and is left alone.
+
+_GETTEXT_ARGUMENTS = {
+    "gettext": ("id",), "ngettext": ("id", "plural"), "pgettext": ("context", "id"),
+    "npgettext": ("context", "id", "plural"), "dgettext": ("domain", "id"), "dngettext": ("domain", "id", "plural"),
+}  # fmt: skip
+_NOT_THE_APP = {"node_modules", "__pycache__", "site-packages", "tests", "test"}
+
+
+def _gettext(options: Any) -> int | None:
+    if not os.path.isdir(options.folder):
+        raise _Refused(f"there is no folder {options.folder}, expected that of the app:", "gettext extract .")
+    for locale in options.locale:
+        if not re.fullmatch(r"[a-z]{2,3}(_[A-Za-z0-9]+)*", locale):
+            better = re.sub(r"\W", "_", locale) if re.match(r"[a-z]{2,3}\b", locale) else "de"
+            line = _typed("gettext", "extract", options.folder.removesuffix("."), "--locale", better)
+            raise _Refused(f"{locale!r} cannot name a language, expected one such as de or pt_BR:", line)
+    domains = _extract_texts(options.folder)
+    root = os.path.normpath(os.path.join(options.folder, "priv", "gettext"))
+    catalogs = {
+        os.path.join(root, f"{domain}.pot"): _po_text([_po_header(""), *found]) for domain, found in domains.items()
+    }
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    state = []
+    for locale in sorted({*(each for each in names if os.path.isdir(os.path.join(root, each))), *options.locale}):
+        for domain, found in domains.items():
+            path = os.path.join(root, locale, "LC_MESSAGES", f"{domain}.po")
+            old = _read_po(path) if os.path.exists(path) else [_po_header(locale)]
+            _Catalog(old, locale, path)  # which tells what is wrong with it
+            merged = _merged_texts(old, found)
+            catalogs[path] = _po_text(merged)
+            state.append(f"{locale}/{domain}: {_state_of(merged)}")
+    changed = [path for path, text in catalogs.items() if not os.path.exists(path) or _read_file(path) != text.encode()]
+    if options.check and changed:
+        line = _typed("gettext", "extract", options.folder.removesuffix("."))
+        raise _Refused(f"out of date: {', '.join(changed)}. To bring them up to date type:", line, code=1)
+    if not domains:
+        print(f'no text to translate in {options.folder}: write conn.gettext("Hello"), in templates gettext("Hello")')
+    scaffold = _Scaffold("", force=True)
+    for path, text in catalogs.items() if not options.check else ():
+        scaffold.write(path, text.encode())
+    print("".join(f"{line}\n" for line in state), end="")
+    return None
+
+
+def _extract_texts(folder: str) -> dict[str, list[_Entry]]:
+    """Return the texts in the code below *folder* by domain, in the order of files and lines."""
+    found: dict[str, dict[Any, _Entry]] = {}
+    for path in _source_files(folder):
+        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        for function, texts, line in _calls_in(path):
+            wanted = _GETTEXT_ARGUMENTS.get(function, ())
+            if wanted and Ellipsis in texts[: len(wanted)]:
+                better = f'{function}({"..., " * wanted.index("id")}"Hello %{{name}}", name=...)'
+                print(f"{name}:{line}: an f-string cannot be translated, write {better}", file=sys.stderr)
+            text = dict(zip(wanted, texts))
+            if not wanted or len(text) < len(wanted) or not all(isinstance(each, str) for each in text.values()):
+                continue
+            new = _Entry(text.get("context"), text["id"], None, [""])
+            entry = found.setdefault(text.get("domain", "default"), {}).setdefault(new.key, new)
+            if "plural" in text and entry.plural is None:
+                entry.plural, entry.forms = text["plural"], ["", ""]
+            entry.references += [f"{name}:{line}"] if f"{name}:{line}" not in entry.references else []
+    return {domain: list(entries.values()) for domain, entries in sorted(found.items())}
+
+
+def _source_files(folder: str) -> Iterator[str]:
+    """Yield the Python files and templates of an app: what is hidden, installed or a test is none of it."""
+    for place, folders, files in os.walk(folder):
+        if "pyvenv.cfg" in files:
+            folders.clear()
+            continue
+        folders[:] = sorted(each for each in folders if each not in _NOT_THE_APP and each[0] != ".")
+        paths = [os.path.join(place, file) for file in sorted(files) if file.endswith((".py", ".eex"))]
+        yield from (path for path in paths if os.path.basename(path) != "phoenix.py" and not _same_file(path, __file__))
+
+
+def _calls_in(path: str) -> list[tuple[str, list[Any], int]]:
+    """Return the calls in a Python file and its inline templates, or in a template: name, arguments and line.
+
+    Of the arguments only literals are known: ``...`` is an f-string, ``None`` anything else.
+    """
+    import ast
+
+    source = _read_file(path).decode("utf-8-sig")
+    try:
+        if path.endswith(".py"):
+            trees: list[ast.AST] = [ast.parse(source, path)]
+        else:
+            trees = [_EEX.compile(source, path, os.path.basename(path).removesuffix(".eex")).tree()]
+        calls = []
+        for tree in trees:
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call):
+                    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                    values = [_literal(each) for each in node.args]
+                    calls.append((name, values, node.lineno))
+                    if name == "template" and [type(each) for each in values] == [str, str]:
+                        if str(values[0]).endswith(".eex"):
+                            inline = _InlineTemplate(str(values[0]), str(values[1]), f"{path}:{node.lineno}")
+                            trees.append(inline.compile_with(_EEX).tree())
+    except SyntaxError as error:  # as that of a template is
+        place = f"{error.filename or path}:{error.lineno}"
+        raise _Refused(f"{place}: {error.msg}. Mend it first, then type:", "gettext extract", code=1) from None
+    return sorted(calls, key=lambda call: call[2])
+
+
+def _literal(node: ast.expr) -> Any:
+    kind = type(node).__name__
+    return node.value if kind == "Constant" else ... if kind == "JoinedStr" else None  # type: ignore[attr-defined]
+
+
+def _merged_texts(old: Sequence[_Entry], found: Sequence[_Entry]) -> list[_Entry]:
+    """Return a catalog with the texts that were *found*, and nothing lost that *old* has."""
+    known = {entry.key: entry for entry in old}
+    known.update({entry.key: entry for entry in old if not entry.obsolete})
+    header = known.pop((None, ""), None) or _po_header("")
+    number = re.search(r"nplurals\s*=\s*(\d+)", header.forms[0])
+    count = int(number[1]) if number else 2
+    merged = [header]
+    for new in found:
+        entry = known.pop(new.key, None) or _Entry(new.context, new.id, None, [""])
+        if new.plural is not None and entry.plural != new.plural:  # and when it has lost its plural, that does no harm
+            entry.plural = new.plural
+            entry.forms = [*entry.forms, *[""] * (count - len(entry.forms))]
+            entry.flags += ["fuzzy"] if any(entry.forms) and "fuzzy" not in entry.flags else []
+        entry.obsolete, entry.references = False, new.references
+        merged.append(entry)
+    for entry in known.values():
+        entry.obsolete = entry.obsolete or bool(entry.references)
+        if any(entry.forms) or not entry.obsolete:
+            merged.append(entry)
+    for entry in merged:
+        entry.references = [] if entry.obsolete else entry.references
+    return sorted(merged, key=lambda entry: entry.obsolete)
+
+
+def _po_header(locale: str) -> _Entry:
+    lines = ["MIME-Version: 1.0", "Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit"]
+    if locale:
+        lines = [f"Language: {locale}", *lines, f"Plural-Forms: {_plural_forms(locale)}"]
+    return _Entry(None, "", None, ["".join(f"{line}\n" for line in lines)])
+
+
+def _state_of(entries: Sequence[_Entry]) -> str:
+    live = [entry for entry in entries if entry.id and not entry.obsolete]
+    fuzzy = sum("fuzzy" in entry.flags for entry in live)
+    done = sum(all(entry.forms) and "fuzzy" not in entry.flags for entry in live)
+    return f"{done} translated, {len(live) - done - fuzzy} to do" + (f", {fuzzy} fuzzy" if fuzzy else "")
+
+
+def _po_text(entries: Sequence[_Entry]) -> str:
+    """Write a catalog."""
+    return "\n".join(_po_entry(entry) for entry in entries)
+
+
+def _po_entry(entry: _Entry) -> str:
+    lines = [("msgctxt", entry.context), ("msgid", entry.id), ("msgid_plural", entry.plural)]
+    if entry.plural is None:
+        lines.append(("msgstr", entry.forms[0]))
+    else:
+        lines += [(f"msgstr[{at}]", form) for at, form in enumerate(entry.forms)]
+    text = "".join(_po_line(word, value) for word, value in lines if value is not None)
+    notes = [*entry.comments, *(f"#: {each}" for each in entry.references)]
+    notes += [f"#, {', '.join(entry.flags)}"] if entry.flags else []
+    mark = "#~ " if entry.obsolete else ""
+    return "".join(f"{note}\n" for note in notes) + "".join(f"{mark}{line}\n" for line in text.split("\n")[:-1])
+
+
+def _po_line(word: str, text: str) -> str:
+    """Write a text, one of several lines as several."""
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\t", "\\t"), ("\r", "\\r"), ("\n", "\\n\n")):
+        text = text.replace(character, escaped)
+    lines = text.split("\n")
+    lines = lines[:-1] if len(lines) > 1 and not lines[-1] else lines
+    return f"{word} " + "".join(f'"{line}"\n' for line in (lines if len(lines) == 1 else ["", *lines]))
 
 
 # --- New apps -----------------------------------------------------------------------------

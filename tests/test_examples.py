@@ -220,6 +220,21 @@ def test_an_answer_comes_piece_by_piece(start: Start) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "path, language, texts",
+    [
+        ("/", "en-GB,de;q=0.5", ["en", "Hello, you!", "one message"]),
+        ("/?messages=3", "cs-CZ", ["cs", "Ahoj, you!", "3 zprávy"]),
+        ("/?messages=5&locale=cs", "de", ["cs", "Ahoj, you!", "5 zpráv"]),
+        ("/?name=%3Cb%3E&messages=2", "fr;q=0.9, de;q=0.8", ["de", "Hallo, &lt;b&gt;!", "2 messages"]),
+    ],
+)
+def test_locales(start: Start, path: str, language: str, texts: list[str]) -> None:
+    answer = start(EXAMPLES / "12_locales.py").request(path, headers={"accept-language": language})
+    found = re.search(r'<html lang="(.*)">\s*<h1>(.*)</h1>\s*<p>(.*)</p>', answer.text)
+    assert found is not None and list(found.groups()) == texts
+
+
 def test_the_routes_of_an_example_are_listed_as_its_docstring_says() -> None:
     import subprocess
     import sys
