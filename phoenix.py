@@ -15739,6 +15739,15 @@ def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
         close() if asyncio._get_running_loop() is None else _in_thread(close)
 
 
+def _verb_method(method: str) -> Callable[..., Conn]:
+    def send(self: TestClient, path: str, params: Mapping[str, Any] | None = None, **options: Any) -> Conn:
+        return self.request(method, path, params, **options)
+
+    send.__name__ = method.lower()
+    send.__doc__ = f"Send a {method} request, with *params* and the options of ``build_conn``."
+    return send
+
+
 class TestClient:
     """Calls an endpoint as a browser would, without a server::
 
@@ -15785,13 +15794,9 @@ class TestClient:
         return conn
 
     # client.get("/users", {"page": 2}), client.post("/users", {"user": {"name": "Ann"}}, files={"photo": Upload(...)})
-    get = functools.partialmethod(request, "GET")
-    head = functools.partialmethod(request, "HEAD")
-    post = functools.partialmethod(request, "POST")
-    put = functools.partialmethod(request, "PUT")
-    patch = functools.partialmethod(request, "PATCH")
-    delete = functools.partialmethod(request, "DELETE")
-    options = functools.partialmethod(request, "OPTIONS")
+    get, head, post = _verb_method("GET"), _verb_method("HEAD"), _verb_method("POST")
+    put, patch, delete = _verb_method("PUT"), _verb_method("PATCH"), _verb_method("DELETE")
+    options = _verb_method("OPTIONS")
 
     def _headers(self, *more: Mapping[str, str]) -> dict[str, str]:
         """Return the headers of a request: those of every request, *more*, and the cookies."""
