@@ -237,7 +237,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("controllers: error pages", "test_errors::test_readme_custom_not_found_and_error_pages"),
         ("controllers: error pages by environment", "test_errors::test_the_debug_page_is_on_in_dev_only_unless_it_is_asked_for"),
         ("views: compiled beforehand", "test_controllers::test_views_are_found_and_compiled_when_the_endpoint_is_made"),
-        ("views: I18n", "test_seed_readme::test_rendering_from_the_controller_functions_of_views_are_shared"),
+        ("views: I18n", "test_i18n::test_templates_translate_without_the_conn_and_escape", "test_i18n::test_param_session_cookie_and_header_are_asked_in_this_order", "test_seed_readme::test_rendering_from_the_controller_functions_of_views_are_shared"),
         ("realtime: many channels over one websocket", "test_channels::test_a_topic_keeps_its_order_while_topics_do_not_wait_for_each_other"),
         ("realtime: a client for browsers", "test_chat::test_two_windows_chat_and_what_is_said_is_escaped"),
         ("realtime: clients for iOS and Android", No("phones cannot be tested here; the clients that exist speak the same messages as those of the tests"), "test_channels::test_scenes_in_v2", "test_interop::test_a_plain_websocket_speaks_v2", "test_interop::test_a_version_of_phoenix_js_gets_along_with_the_server"),
