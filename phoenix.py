@@ -650,6 +650,9 @@ class Adapter:
     async def drain(self, conn: BaseConn) -> None:
         """Wait until the client has taken most of what was sent."""
 
+    def beat(self, conn: BaseConn, data: bytes, seconds: float) -> None:
+        """Send *data* as a chunk each time *seconds* have passed, until the response ends."""
+
     async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Run blocking code where it stalls nobody, and return what it returns."""
         return call(*arguments)
@@ -685,6 +688,10 @@ class RequestBody:
                 raise RequestTooLargeError(length)
             parts.append(part)
         return b"".join(parts)
+
+
+_EVENT_LINES = re.compile(r"\r\n|\r|\n").split  # the ends of lines that a browser knows, no others
+_ENDS_EVENT_LINE = re.compile(r"[\r\n\0]").search
 
 
 class _File:
@@ -1101,6 +1108,46 @@ class BaseConn:
         if data:
             self.adapter.send_chunk(self, data.encode() if isinstance(data, str) else data)
         return self
+
+    def event_stream(self, *, heartbeat: float = 15) -> Self:
+        """Start a stream of server-sent events, which ``send_event`` sends and a browser's ``EventSource`` reads::
+
+            async def news(conn, params):
+                conn.event_stream()
+                async for message in pubsub.subscribe("news"):
+                    await conn.send_event(message, event="news", id=message["id"])
+                return conn
+
+        Each *heartbeat*, in seconds, a comment is sent, so that proxies keep the connection, and a client that is gone
+        is noticed: its action is cancelled. A browser that connects again says what it had seen in the header
+        ``last-event-id``. Source: the HTML standard, §9.2.
+        """
+        self._check_unsent()
+        for name, value in (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"),
+                            ("x-accel-buffering", "no")):  # fmt: skip
+            self._resp_headers[name] = (value,)
+        self.send_chunked(self.status or 200)  # nginx reads the last header: it is to send each event at once
+        self.adapter.beat(self, b":\n\n", heartbeat)
+        return self
+
+    def send_event(
+        self, data: Any, *, event: str | None = None, id: object = None, retry: int | None = None
+    ) -> Self:
+        """Send a server-sent event: *data* is text of any number of lines, or what becomes JSON.
+
+        *event* is its name, "message" unless given; *id* comes back as ``last-event-id``; *retry* is the pause, in
+        milliseconds, after which the browser connects again. ``await`` it in ``async def``, as ``chunk``. Raises
+        ``ArgumentError`` for an *event* or *id* of more than one line.
+        """
+        if self.state == "unset":
+            self.event_stream()
+        fields = [("event", event), ("id", id), ("retry", None if retry is None else int(retry))]
+        lines = [f"{name}: {value}\n" for name, value in fields if value is not None]
+        if any(_ENDS_EVENT_LINE(line[:-1]) for line in lines):
+            raise ArgumentError(f"event={event!r}, id={id!r}: expected text of one line, without NUL")
+        text = data if isinstance(data, str) else encode_json(data)
+        lines += [f"data: {line}\n" for line in _EVENT_LINES(text)]
+        return self.chunk("".join(lines) + "\n")
 
     def __await__(self) -> Generator[Any, None, Self]:
         """Wait until the client has taken what was sent so far: ``await conn.chunk(data)``."""
@@ -11356,6 +11403,10 @@ LAST_CHUNK = b"0\r\n\r\n"
 #     a whole head -> the next part of the body -> (none while the application works)
 #         -> reading what waits for it, if that is too much -> the next request, or closing
 #
+# A client that goes away ends what was being done for it: a coroutine is cancelled where it waits,
+# and a worker thread hears of it when it reads or sends. One that has only said that it will send
+# nothing more may still be reading. Whether it is there can be found out in one way: by sending.
+#
 # Sources: asyncio's transports and protocols, RFC 9112 §9 (connections), RFC 9110 §10.1.1 (Expect).
 
 __all__ += ["Server", "Timeouts"]
@@ -11382,6 +11433,8 @@ _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, eve
 _ON_ITS_WAY = 0.1  # seconds that a server which stops waits for requests on connections that look idle
 _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from disk to socket by themselves ...
 _FILE_PIECE = 1_048_576  # ... in pieces, which the system takes or refuses at once
+_WRITE_COST = 1024  # bytes that could be sent in the time that a call of the system takes
+_UNAWAITED = 67_108_864  # bytes that are sent without a wait before that is taken for a mistake
 
 
 # --- Worker threads -----------------------------------------------------------------------
@@ -11476,6 +11529,8 @@ class _LoopAdapter(Adapter):
     server: Server
 
     if TYPE_CHECKING:  # what each kind has of its own
+        task: Any
+        closed: Any
 
         def _start_chunked(self, conn: Any) -> None: ...
         def _write_chunk(self, conn: Any, data: bytes) -> None: ...
@@ -11494,7 +11549,11 @@ class _LoopAdapter(Adapter):
         return asyncio.run_coroutine_threadsafe(coroutine, self.server.loop).result()
 
     async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.server.workers.run(self.server.loop, call, *arguments)
+        try:
+            return await self.server.workers.run(self.server.loop, call, *arguments)
+        finally:
+            if self.closed and self.task is not None:
+                self.task.cancel()  # at its next await: meanwhile the client has gone
 
     def start_chunked(self, conn: Any) -> None:
         if conn._in_worker:
@@ -11531,7 +11590,7 @@ class _Connection(_LoopAdapter):
     __slots__ = (
         "parser", "transport", "remote_ip", "scheme", "request", "conn", "task", "deadline",
         "keep_alive", "head_started", "continued", "reading_paused", "writing_paused", "waiter", "drainers",
-        "head_sent", "ended", "closed", "discarding", "unwritten", "ahead",
+        "head_sent", "ended", "closed", "discarding", "unwritten", "ahead", "pulse", "beat_data",
     )  # fmt: skip
 
     def __init__(self, server: Server, scheme: str) -> None:
@@ -11556,6 +11615,8 @@ class _Connection(_LoopAdapter):
         self.discarding = False  # what still comes is thrown away
         self.unwritten = 0  # bytes that waited for the client when its deadline was set
         self.ahead = 0  # bytes that were sent since others had their turn
+        self.pulse = _NEVER  # seconds between looks at the client while the application works ...
+        self.beat_data: bytes | None = None  # ... and what it is sent then
 
     # --- What asyncio calls -----------------------------------------------------------------
 
@@ -11571,13 +11632,16 @@ class _Connection(_LoopAdapter):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = self.discarding = True
         self.server.connections.discard(self)
-        waiting = [future for future in (self.waiter, *self.drainers) if future is not None and not future.done()]
-        for future in waiting:
-            future.set_exception(ClientDisconnected())
-        if not waiting and self.task is not None and self.conn is not None:
-            if self.conn.state == "chunked" and not self.conn._in_worker:
-                self.task.cancel()  # it waits for more to send, maybe for ever: nobody is there to read it
+        for future in (self.waiter, *self.drainers):
+            if future is not None and not future.done():
+                future.set_exception(ClientDisconnected())
+        self._cancel()
         self.server.check_drained()
+
+    def _cancel(self) -> None:
+        """Cancel what is done for a client that is gone; a plain function in a worker thread ends by itself."""
+        if self.task is not None and self.conn is not None and not self.conn._in_worker:
+            self.server.loop.call_soon(self.task.cancel)  # not now: a task that has not begun could not clean up
 
     def data_received(self, data: bytes) -> None:
         if self.discarding:
@@ -11599,6 +11663,9 @@ class _Connection(_LoopAdapter):
             self.waiter.set_exception(ClientDisconnected("the client ended in the middle of the body"))
         if self.request is None:
             self._next_requests()
+        else:
+            self.pulse = 1.0
+            self._while_working()
         return not self.discarding and self.scheme == "http"
 
     def pause_writing(self) -> None:
@@ -11614,7 +11681,7 @@ class _Connection(_LoopAdapter):
         if self.waiter is not None:
             self._allow(timeouts.body)
         elif self.request is not None:
-            self._allow(_NEVER)
+            self._while_working()
         else:
             self._allow(timeouts.write if self.discarding else timeouts.idle)
             self.server.loop.call_soon(self._next_requests)  # not now: asyncio cannot bear to be closed from here
@@ -11625,6 +11692,40 @@ class _Connection(_LoopAdapter):
         """Give the client time; but one that has to read first keeps the deadline for that."""
         if not self.writing_paused:
             self.deadline = self.server.now + seconds
+
+    def _while_working(self) -> None:
+        self._allow(self.pulse)
+
+    def beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        if conn._in_worker:
+            self.server.loop.call_soon_threadsafe(self._set_beat, conn, data, seconds)
+        else:
+            self._set_beat(conn, data, seconds)
+
+    def _set_beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        if self.conn is conn and not self.closed:
+            self.beat_data = b"" if not self._has_body(conn) else encode_chunk(data) if self.request.minor else data
+            self.pulse = min(self.pulse, seconds)
+            self._while_working()
+
+    def _look_after_client(self) -> None:
+        """Send something that changes nothing, if the response allows it: a client that is gone refuses it."""
+        data = self.beat_data
+        if self.ended:
+            import socket
+
+            if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.abort()
+                return
+            if data is None and self.request.minor:
+                if not self.head_sent:
+                    data = b"HTTP/1.1 100 Continue\r\n\r\n"  # clients skip it, expected or not (RFC 9110 §15.2)
+                elif self.conn is not None and self.conn.state == "chunked" and self._has_body(self.conn):
+                    data = b"0"  # of the length of the next chunk: it may begin with any number of zeros
+            self.beat_data = b""  # once is enough: now the system knows
+        if data:
+            self.transport.write(data)
+        self._while_working()
 
     def timed_out(self) -> None:
         """The deadline has passed."""
@@ -11637,8 +11738,10 @@ class _Connection(_LoopAdapter):
         elif self.waiter is not None:
             if not self.waiter.done():
                 self.waiter.set_exception(HTTPProtocolError(408, "the body stopped arriving"))
-        elif self.request is not None:  # a file that the client does not take
+        elif self.drainers:  # of a file that the client does not take
             self.abort()
+        elif self.request is not None:
+            self._look_after_client()
         elif self.head_started:
             self._refuse(HTTPProtocolError(408, "the head of the request took too long"))
         else:
@@ -11649,6 +11752,12 @@ class _Connection(_LoopAdapter):
         self.keep_alive = False
         if self.request is None:
             self.server.loop.call_later(_ON_ITS_WAY, self._close_idle)
+        elif self.beat_data and not self.ended:  # a stream of events, which has no end
+            if self.request.minor:
+                self.transport.write(LAST_CHUNK)
+            self._cancel()
+            self.discarding = True
+            self.transport.close()
 
     def _close_idle(self) -> None:
         if self.request is None and not self.discarding:
@@ -11661,7 +11770,7 @@ class _Connection(_LoopAdapter):
         """Close now; what was not sent is lost."""
         self.closed = self.discarding = True
         if self.task is not None and self.server.stopping:
-            self.task.cancel()
+            self.server.loop.call_soon(self.task.cancel)
         self.transport.abort()
 
     # --- Requests ---------------------------------------------------------------------------
@@ -11790,7 +11899,9 @@ class _Connection(_LoopAdapter):
     def _break_off(self, error: BaseException) -> None:
         """Something failed where no error page can be made: log it, and do not leave the client waiting."""
         conn, self.conn = self.conn, None
-        if not self.closed and not isinstance(error, ClientDisconnected):
+        if conn is not None and (self.closed or self.discarding or isinstance(error, ClientDisconnected)):
+            _log_early_end(conn, self.server)
+        elif not self.closed:
             what = "a request" if conn is None else f"{conn.method} {conn.request_path}"
             logger.error("the response to %s broke off ** (%s) %s", what, type(error).__name__, error, exc_info=error)
         if self.head_sent or self.discarding:
@@ -11844,7 +11955,7 @@ class _Connection(_LoopAdapter):
             await self.waiter
         finally:
             self.waiter = None
-            self._allow(_NEVER)
+            self._while_working()
 
     def _check_current(self, conn: Any) -> None:
         if self.conn is not conn:
@@ -11954,18 +12065,25 @@ class _Connection(_LoopAdapter):
         finally:
             loop.remove_writer(number)
             self.drainers.remove(future)
-            self._allow(_NEVER)
+            self._while_working()
 
     def _send(self, data: bytes) -> None:
         if self.transport.is_closing():
+            self.closed = True
             raise ClientDisconnected
-        self.ahead += len(data)
+        if self.ahead > _UNAWAITED:
+            raise PhoenixError(
+                f"{self.ahead >> 20} MiB were sent without a pause, in which others could have their turn and the client"
+                " could read: in `async def` write `await conn.chunk(data)`"
+            )
+        self.ahead += len(data) + _WRITE_COST
         self.transport.write(data)
 
     async def drain(self, conn: Any) -> None:
         if self.closed:
             raise ClientDisconnected
         if self.writing_paused:
+            self.ahead = 0
             future = self.server.loop.create_future()
             self.drainers.append(future)
             try:
@@ -12017,6 +12135,7 @@ class _Connection(_LoopAdapter):
     def _end_chunked(self, conn: Any) -> None:
         if self.request.minor and self._has_body(conn):
             self.transport.write(LAST_CHUNK)
+        self.pulse, self.beat_data = _NEVER, None
         self._done(conn)
 
 
@@ -12037,6 +12156,12 @@ async def _send_async_parts(conn: Any, parts: Any, has_body: bool) -> None:
     finally:
         if hasattr(parts, "aclose"):
             await parts.aclose()
+
+
+def _log_early_end(conn: Any, server: Server) -> None:
+    why = "the server stopped" if server.stopping else "the client went away"
+    about = {"method": conn.method, "path": conn.request_path}
+    logger.info("%s %s ended early: %s", conn.method, conn.request_path, why, extra=about)
 
 
 def _wake(future: Any) -> None:
@@ -13169,8 +13294,8 @@ def _ends_more_than_a_request(conn: Any, error: BaseException) -> bool:
     """
     if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         return True
-    if type(error).__name__ == "CancelledError" and getattr(conn.adapter, "closed", False):
-        return True  # the client is gone
+    if getattr(conn.adapter, "closed", False) and type(error).__name__ in ("CancelledError", "ClientDisconnected"):
+        return True  # the client is gone: what was done for it ends
     return _is_cancelled(error)
 
 
@@ -14058,10 +14183,11 @@ class _ASGIConnection(_LoopAdapter):
             self._watch()
             await self.task
         except ClientDisconnected:
-            pass
+            _log_early_end(conn, self.server)
         except asyncio.CancelledError:
             if not self.closed:
                 raise
+            _log_early_end(conn, self.server)
         finally:
             if self.watcher is not None:
                 self.watcher.cancel()
@@ -14080,8 +14206,8 @@ class _ASGIConnection(_LoopAdapter):
         while (await self.receive())["type"] != "http.disconnect":
             pass
         self.outbox.closed = True
-        if self.conn.state == "chunked" and not self.conn._in_worker:
-            self.task.cancel()  # it waits for more to send, maybe for ever: nobody is there to read it
+        if not self.conn._in_worker:
+            self.task.cancel()
 
     # --- The body -----------------------------------------------------------------------------
 
@@ -14167,6 +14293,16 @@ class _ASGIConnection(_LoopAdapter):
 
     def _end_chunked(self, conn: Any) -> None:
         self.outbox.put(self._part(b"", False))
+
+    def beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        loop = self.server.loop
+
+        def send() -> None:
+            if not self.closed and not self.task.done():
+                self._write_chunk(conn, data)
+                loop.call_later(seconds, send)
+
+        loop.call_soon_threadsafe(loop.call_later, seconds, send)
 
     async def drain(self, conn: Any) -> None:
         await self.outbox.flush(_READ_AHEAD)
@@ -15141,6 +15277,8 @@ class Endpoint(metaclass=_Recording):
                     conn.send_resp()
                 return conn
         except BaseException as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            if _ends_more_than_a_request(conn, error):
+                raise
             return self._failed(conn, error)
         return self._dispatch_rest(conn, result)
 
@@ -15152,6 +15290,8 @@ class Endpoint(metaclass=_Recording):
             if conn.state == "set":
                 conn.send_resp()
         except BaseException as error:  # noqa: BLE001
+            if _ends_more_than_a_request(conn, error):
+                raise
             failed = self._failed(conn, error)
             conn = failed if _is_conn(failed) else await failed
         return conn
@@ -15160,8 +15300,6 @@ class Endpoint(metaclass=_Recording):
 
     def _failed(self, conn: Any, error: BaseException) -> Any:
         """Answer a request whose plugs raised. Returns the conn with its response, or a coroutine that will."""
-        if _ends_more_than_a_request(conn, error):
-            raise error
         if "phoenix_on_error" in conn.private:
             conn.private["phoenix_on_error"](conn, error)  # a test takes note of it, or raises it
         status = _status_of(error, self._error_statuses)
