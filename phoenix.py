@@ -621,7 +621,7 @@ class Adapter:
 
     __slots__ = ("body", "chunks")
 
-    why_no_poll = ""  # what keeps clients that poll from being served here
+    why_no_poll = why_no_websocket = ""  # what keeps clients that poll, and WebSockets, from being served here
 
     def __init__(self, body: bytes = b"") -> None:
         self.body = body
@@ -5809,15 +5809,16 @@ def _reject_action(conn: Any, result: object, name: str) -> NoReturn:
 
 
 class _Forward:
-    """A plug that hands everything below a path to another plug, a router or a WSGI application."""
+    """A plug that hands everything below a path to another plug, a router, or a WSGI or ASGI application."""
 
     def __init__(self, target: Any, depth: int, where: str) -> None:
         self.name = _name_of(target)
         self.label = self.name.rpartition(".")[2]
         self.depth = depth
-        self.takes_body = _is_wsgi(target)
+        self.guest = _ASGIPlug(target) if _is_asgi(target) else None
+        self.takes_body = self.guest is not None or _is_wsgi(target)
         if self.takes_body:
-            target = _WSGIPlug(target)
+            target = self.guest or _WSGIPlug(target)
         self.router = target if isinstance(target, type) and issubclass(target, Router) else None
         self.steps = _steps([PlugEntry(target, (), {}, where)])
 
@@ -5839,19 +5840,31 @@ class _Forward:
         return conn
 
 
+def _is_asgi(target: Any) -> bool:
+    """Tell whether *target* is called as ASGI 3 has it, with ``scope, receive, send``, and is no plug."""
+    if isinstance(target, type):
+        return False
+    if _takes_arguments(target, 3) and not _takes_arguments(target, 2):
+        return True
+    return _takes_arguments(target, 3) and _where_it_runs(target) in (_STEPPED, _AWAITED) and _takes_anything(target)
+
+
 def _is_wsgi(target: Any) -> bool:
     """Tell whether *target* is called as PEP 3333 has it, with an environment and a function, and is no plug."""
-    from inspect import signature
-
     if isinstance(target, type):
         return hasattr(target, "__iter__") and _takes_arguments(target, 2)  # it makes the response when it is made
+    return _takes_anything(target) or _takes_arguments(target, 2) and not _takes_arguments(target, 1)
+
+
+def _takes_anything(target: Any) -> bool:
+    """Tell a wrapper, such as that of ``wsgiref.validate``, from a plug, which says that it takes a conn."""
+    from inspect import signature
+
     try:
         kinds = {parameter.kind for parameter in signature(target).parameters.values()}
     except (TypeError, ValueError):
         return False
-    if kinds <= {2, 4}:  # *arguments, **options: a wrapper such as `wsgiref.validate`; a plug says that it takes a conn
-        return True
-    return _takes_arguments(target, 2) and not _takes_arguments(target, 1)
+    return kinds <= {2, 4}  # *arguments, **options
 
 
 class _WSGIPlug:
@@ -5888,14 +5901,23 @@ class _WSGIPlug:
         if not head:  # it may come as late as with the first part
             raise PlugError(f"the WSGI application {_name_of(self.app)} did not call start_response")
         status, headers = int(head[0][:3]), head[1]
-        conn.delete_resp_header("cache-control")
-        conn.prepend_resp_headers([(name, value) for name, value in headers if name.lower() not in _OF_THE_SERVER])
+        _put_guest_headers(conn, headers)
         if size <= 65_536:
             return conn.send_resp(status, b"".join(written))
         conn.send_chunked(status).chunk(b"".join(written))
         for part in parts:
             conn.chunk(part)
         return conn
+
+
+def _put_guest_headers(conn: Any, headers: Iterable[tuple[str, str]]) -> None:
+    """Let a response have the headers of an application, but for those that the server writes."""
+    conn.delete_resp_header("cache-control")
+    conn.prepend_resp_headers([(name, value) for name, value in headers if name.lower() not in _OF_THE_SERVER])
+
+
+def _latin1_pairs(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
 
 
 def _wsgi_environ(conn: Any) -> dict[str, Any]:
@@ -5924,6 +5946,117 @@ def _wsgi_environ(conn: Any) -> dict[str, Any]:
 
 def _wsgi_text(segment: str) -> str:
     return unquote_to_bytes(segment).decode("latin-1")
+
+
+class _GuestHearsNobody(ClientDisconnected, OSError):
+    """``ClientDisconnected`` for an ASGI application, which expects an ``OSError`` when it sends to nobody."""
+
+
+class _ASGIPlug:
+    """Answer with an ASGI application, on the event loop. It is started and stopped with the server.
+
+    Its WebSockets are the endpoint's business: this chapter knows none.
+    """
+
+    runs = _AWAITED
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+        self.state: dict[str, Any] = {}  # what it keeps from its start on, for each request to see
+        self.told: Any = None  # queues of the lifespan protocol: what it is told, ...
+        self.answers: Any = None  # ... and what it answers
+        self.task: Any = None
+
+    async def __call__(self, conn: Any) -> Any:
+        if conn._req_header("upgrade").lower() == "websocket":
+            return await conn.endpoint._become_websocket_of(conn, self.app, self.scope(conn, "websocket"))
+        head: list[Any] = []
+        unread = [True]
+
+        async def receive() -> dict[str, Any]:
+            part = await conn.adapter.read(conn) if unread[0] else await _forever()
+            unread[0] = bool(part)
+            return {"type": "http.request", "body": part, "more_body": unread[0]}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                head[:] = [message["status"], message.get("headers", ())]
+            elif message["type"] == "http.response.body":
+                try:
+                    await self.send_part(conn, head, message.get("body", b""), message.get("more_body", False))
+                except ClientDisconnected:
+                    raise _GuestHearsNobody from None
+
+        await self.app(self.scope(conn, "http"), receive, send)
+        if conn.state == "unset":
+            raise PlugError(f"the ASGI application {_name_of(self.app)} ended without a response")
+        return conn
+
+    async def send_part(self, conn: Any, head: Sequence[Any], body: bytes, more: bool) -> None:
+        if conn.state == "unset":
+            _put_guest_headers(conn, _latin1_pairs(head[1]))
+            if not more:
+                conn.send_resp(head[0], body)
+                return
+            conn.send_chunked(head[0])
+        if body:
+            await conn.chunk(body)
+
+    def scope(self, conn: Any, kind: str) -> dict[str, Any]:
+        """Return what ASGI tells about a request."""
+        root = "".join(f"/{segment}" for segment in conn.script_name)
+        slash = "/" if conn.request_path.endswith("/") or not conn.path_info else ""
+        path = root + "".join(f"/{segment}" for segment in conn.path_info) + slash
+        scope: dict[str, Any] = {
+            "type": kind, "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
+            "scheme": conn.scheme, "path": unquote_to_bytes(path).decode(errors="replace"), "raw_path": path.encode(),
+            "root_path": unquote_to_bytes(root).decode(errors="replace"), "query_string": conn.query_string.encode(),
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in conn.req_headers],
+            "client": (conn.remote_ip, 0), "server": (conn.host, conn.port), "state": dict(self.state),
+        }  # fmt: skip
+        if kind == "http":
+            return {**scope, "method": conn.method}
+        offered = ",".join(conn._req_headers.get("sec-websocket-protocol", ()))
+        names = [name.strip() for name in offered.split(",") if name.strip()]
+        scheme = "wss" if conn.scheme == "https" else "ws"
+        return {**scope, "scheme": scheme, "subprotocols": names, "extensions": {"websocket.http.response": {}}}
+
+    # --- The lifespan protocol --------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the application, if it wants to know. Raises ``PhoenixError`` when it cannot start."""
+        await self._tell("startup")
+
+    async def stop(self) -> None:
+        await self._tell("shutdown")
+
+    async def _tell(self, event: str) -> None:
+        import asyncio
+
+        if event == "startup":
+            self.told, self.answers = asyncio.Queue(), asyncio.Queue()
+            scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+            self.task = asyncio.ensure_future(self.app(scope, self.told.get, self.answers.put))
+        if self.task.done():
+            return
+        self.told.put_nowait({"type": f"lifespan.{event}"})
+        answer = asyncio.ensure_future(self.answers.get())
+        await asyncio.wait([answer, self.task], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():  # it ended without an answer, or raised: this protocol is not for it
+            answer.cancel()
+            self.task.exception()
+        elif answer.result()["type"].endswith(".failed"):
+            message = answer.result().get("message", "")
+            raise PhoenixError(f"the ASGI application {_name_of(self.app)} failed at its {event}: {message}")
+        if event == "shutdown":
+            self.task.cancel()
+
+
+async def _forever() -> bytes:
+    import asyncio
+
+    await asyncio.get_running_loop().create_future()  # until this task is cancelled, as it is when the client is gone
+    return b""
 
 
 # --- The router ---------------------------------------------------------------------------
@@ -6208,7 +6341,7 @@ def forward(
     path: str, target: Callable[..., Any], *, assigns: Mapping[str, Any] | None = None,
     private: Mapping[str, Any] | None = None,
 ) -> None:
-    """Hand everything below *path* to a plug, another router, or any WSGI application.
+    """Hand everything below *path* to a plug, another router, or any WSGI or ASGI application, WebSockets included.
 
     The target sees the rest of the path; ``conn.script_name`` holds what was taken off.
     """
@@ -10528,6 +10661,9 @@ class _Upgrade:
             )  # fmt: skip
         except _HandshakeError as error:
             return conn.merge_resp_headers(error.headers).send_resp(error.status, str(error))
+        if conn.adapter.why_no_websocket:
+            logger.error("%s was refused: %s", conn.request_path, conn.adapter.why_no_websocket)
+            return conn.put_resp_content_type("text/plain").send_resp(501, conn.adapter.why_no_websocket)
         return None
 
     def accept(self, conn: Any, handler: Any, idle: float | None = None) -> Any:
@@ -14060,13 +14196,6 @@ def _bytes_of(body: Any) -> bytes:
     return body if isinstance(body, bytes) else body.encode("utf-8", "replace")
 
 
-def _refused(conn: Any, why: str) -> Any:
-    """Answer with 501 a request that cannot be served here."""
-    logger.error("%s %s was refused: %s", conn.method, conn.request_path, why.strip())
-    conn.state, conn.resp_body, conn._before_send = "unset", None, None
-    return conn.put_resp_content_type("text/plain").send_resp(501, why)
-
-
 # --- Doors: ASGI --------------------------------------------------------------------------
 
 
@@ -14110,6 +14239,7 @@ _HANDSHAKE = {
     "upgrade": ["websocket"], "connection": ["Upgrade"], "sec-websocket-version": ["13"],
     "sec-websocket-key": ["dGhlIHNhbXBsZSBub25jZQ=="],
 }  # fmt: skip
+_OF_HANDSHAKE = ("upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol")  # what the server answers
 
 
 class _Outbox:
@@ -14152,14 +14282,19 @@ class _Outbox:
 class _ASGIConnection(_LoopAdapter):
     """The far side of a conn that came by ASGI."""
 
-    __slots__ = ("conn", "receive", "outbox", "kind", "ended", "task", "watcher")
+    __slots__ = ("conn", "receive", "outbox", "kind", "is_head", "ended", "task", "watcher", "why_no_websocket")
 
-    def __init__(self, server: Server, kind: str, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, server: Server, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
+    ) -> None:
         self.server = server
         self.conn: Any = None
+        is_websocket = scope["type"] == "websocket"
+        self.why_no_websocket = "" if is_websocket else _NO_WEBSOCKET  # one that its server took for something else
         self.receive = receive
         self.outbox = _Outbox(server.loop, send)
-        self.kind = kind  # how the types of its messages begin
+        self.kind = "websocket.http.response" if is_websocket else "http.response"  # so the types of messages begin
+        self.is_head = scope.get("method") == "HEAD"
         self.ended = False  # the whole body has come
         self.task: Any = None  # what answers, when that takes longer
         self.watcher: Any = None  # waits for the client to go away meanwhile
@@ -14239,15 +14374,12 @@ class _ASGIConnection(_LoopAdapter):
         return {"type": f"{self.kind}.body", "body": data, "more_body": more}
 
     def _has_body(self, conn: Any) -> bool:
-        return conn.method != "HEAD" and conn.status not in _WITHOUT_BODY
+        return not self.is_head and conn.status not in _WITHOUT_BODY
 
     async def _respond(self, conn: Any) -> None:
-        if conn.state == "upgraded" and self.kind != "http.response":
+        if conn.state == "upgraded":
             await _ASGIWire(self, conn.resp_body).run(conn)
-            return
-        if conn.state == "upgraded":  # the server took it for an ordinary request
-            conn = _refused(conn, _NO_WEBSOCKET)
-        if conn.state == "sent":
+        elif conn.state == "sent":
             body = _bytes_of(conn.resp_body)
             await self._send(self._head(conn, len(body)))
             await self._send(self._part(body if self._has_body(conn) else b"", False))
@@ -14338,8 +14470,10 @@ class _ASGIWire:
         import asyncio
 
         handshake = self.upgraded.handshake
-        cookies = [(name.encode(), value.encode()) for name, value in _header_pairs(conn) if name == "set-cookie"]
-        await self.outbox.send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": cookies})
+        pairs = [pair for pair in _header_pairs(conn) if pair[0] == "set-cookie"]
+        pairs += [pair for pair in handshake.headers if pair[0] not in _OF_HANDSHAKE]
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
+        await self.outbox.send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
         self.server.connections.add(self)
         self.handler.opened(self)
         reader = self.loop.create_task(self._read())
@@ -14523,6 +14657,8 @@ class _WSGIConnection(Adapter):
 
     __slots__ = ("server", "environ", "start_response", "left", "thread", "jobs", "write", "written", "why_no_poll")
 
+    why_no_websocket = _NO_WEBSOCKET
+
     def __init__(self, server: Server, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> None:
         self.server = server
         self.environ, self.start_response = environ, start_response
@@ -14540,8 +14676,6 @@ class _WSGIConnection(Adapter):
         if not isinstance(answered, BaseConn):
             self._wait_for(answered)
         conn._in_worker = True
-        if conn.state == "upgraded":
-            conn = _refused(conn, _NO_WEBSOCKET)
         parts = self._parts(conn)
         if conn.state == "sent":
             return list(parts)
@@ -14592,7 +14726,7 @@ class _WSGIConnection(Adapter):
     def _parts(self, conn: Any) -> Iterator[bytes]:
         """Return the parts of a response whose head is sent now."""
         state, body = conn.state, conn.resp_body
-        has_body = conn.method != "HEAD" and conn.status not in _WITHOUT_BODY
+        has_body = self.environ["REQUEST_METHOD"] != "HEAD" and conn.status not in _WITHOUT_BODY
         if state == "sent":
             body = _bytes_of(body)
             self._start(conn, len(body))
@@ -14637,7 +14771,7 @@ class _WSGIConnection(Adapter):
         self._here(self._start, conn)
 
     def send_chunk(self, conn: Any, data: bytes) -> None:
-        if conn.method != "HEAD":
+        if self.environ["REQUEST_METHOD"] != "HEAD":
             self._here(self._write, data)
 
     def _write(self, data: bytes) -> None:
@@ -14668,6 +14802,80 @@ def _parts_of_file(stream: Any, file: Any) -> Iterator[bytes]:
                 raise PhoenixError(f"the file {file.path} has become shorter")
             left -= len(part)
             yield part
+
+
+# --- Guests -------------------------------------------------------------------------------
+#
+# The other way round: an ASGI application that a route forwards to, and that speaks WebSocket.
+
+
+class _GuestWebSocket:
+    """A WebSocket of ours, in front of an ASGI application, which decides whether it opens."""
+
+    def __init__(self, app: Callable[..., Any], scope: Mapping[str, Any]) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        self.is_connecting = True
+        self.answer = loop.create_future()  # what the application answers the handshake with
+        self.opened = loop.create_future()  # the WebSocket, when it is open
+        self.body: list[bytes] = []  # of a refusal
+        self.task = loop.create_task(app(scope, self.receive, self.send))
+        self.task.add_done_callback(lambda _: _resolve(self.answer))
+
+    async def open(self, conn: Any) -> Any:
+        """Return the conn, upgraded or with the refusal."""
+        refusal = _OF_GUESTS.check(conn)
+        if refusal is not None:
+            self.task.cancel()
+            return refusal
+        answer = await self.answer
+        if answer is None:
+            self.task.result()  # raises what the application did
+        elif answer["type"] == "websocket.accept":
+            handshake, subprotocol = conn.private["phoenix_handshake"], answer.get("subprotocol")
+            handshake.subprotocol = subprotocol
+            handshake.headers += [("sec-websocket-protocol", subprotocol)] if subprotocol else []
+            handshake.headers += _latin1_pairs(answer.get("headers", ()))
+            return _OF_GUESTS.accept(conn, WebSocket(conn, self.serve, subprotocol))
+        elif answer["type"] == "websocket.http.response.start":
+            await self.task
+            _put_guest_headers(conn, _latin1_pairs(answer.get("headers", ())))
+            return conn.send_resp(answer["status"], b"".join(self.body))
+        return conn.send_resp(403, "")
+
+    async def serve(self, ws: WebSocket) -> None:
+        self.opened.set_result(ws)
+        await self.task
+
+    async def receive(self) -> dict[str, Any]:
+        if self.is_connecting:
+            self.is_connecting = False
+            return {"type": "websocket.connect"}
+        ws = await self.opened
+        try:
+            message = await ws.receive()
+        except ClientDisconnected:
+            return {"type": "websocket.disconnect", "code": ws.close_code, "reason": ""}
+        return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "websocket.http.response.body":
+            self.body.append(message.get("body", b""))
+        elif not self.answer.done():
+            self.answer.set_result(message)
+        elif kind == "websocket.send":
+            data = message.get("text")
+            try:
+                await (await self.opened).send(message["bytes"] if data is None else data)
+            except ClientDisconnected:
+                raise _GuestHearsNobody from None
+        elif kind == "websocket.close":
+            await (await self.opened).close(message.get("code", 1000), message.get("reason") or "")
+
+
+_OF_GUESTS = _Upgrade({"origins": False, "ping_interval": 30}, (), "")  # who may connect is the application's business
 
 
 # --- Doors: gunicorn ----------------------------------------------------------------------
@@ -15477,7 +15685,7 @@ class Endpoint(metaclass=_Recording):
             self.gave_up = True
             self._stop_task = server.loop.create_task(server.stop())  # kept, so that it is not collected
 
-        self._children = _Children(self.options["children"], server, give_up)
+        self._children = _Children([*self._guests(), *self.options["children"]], server, give_up)
         self.pubsub._connect()
         await self._children.start()
 
@@ -15502,22 +15710,37 @@ class Endpoint(metaclass=_Recording):
             await self.pubsub._disconnect()
 
     def _stopping(self, server: Server) -> None:
+        for plug in self._routed_plugs():
+            if isinstance(plug, _LongPollPlug):
+                plug.mount.stop()
+
+    def _routed_plugs(self) -> Iterator[Any]:
         for router in (self.router, *getattr(self.router, "_forwards", ())):
             for route in getattr(router, "routes", ()):
-                if isinstance(route.plug, _LongPollPlug):
-                    route.plug.mount.stop()
+                yield route.plug
+
+    def _guests(self) -> list[_ASGIPlug]:
+        """Return the ASGI applications behind routes, each once: they are started and stopped with the server."""
+        found: dict[int, _ASGIPlug] = {}
+        for plug in self._routed_plugs():
+            guest = getattr(plug, "guest", None)
+            if isinstance(guest, _ASGIPlug):
+                guest.state = found.setdefault(id(guest.app), guest).state
+        return list(found.values())
+
+    async def _become_websocket_of(self, conn: Any, app: Callable[..., Any], scope: Mapping[str, Any]) -> Any:
+        """Let an ASGI application answer a WebSocket."""
+        return await _GuestWebSocket(app, scope).open(conn)
 
     async def __call__(
         self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
     ) -> None:
         """Be an ASGI 3 application, with WebSockets, which any ASGI server can serve: ``uvicorn app:app``."""
-        kind = scope["type"]
-        if kind == "lifespan":
+        if scope["type"] == "lifespan":
             await _live(self, receive, send)
             return
-        connection = _ASGIConnection(await self._behind_door(), f"{kind}.response", receive, send)
-        if kind == "websocket":
-            connection.kind = "websocket.http.response"
+        connection = _ASGIConnection(await self._behind_door(), scope, receive, send)
+        if scope["type"] == "websocket":
             await receive()  # that it wants to connect
         await connection.answer(_conn_of_scope(self, scope, connection))
 

@@ -366,8 +366,8 @@ def test_an_upload_is_parsed(server: Program) -> None:
     assert json.loads(answer.body)["params"] == {"page": "a", "t": "x" * 200_000}
 
 
-@pytest.mark.parametrize("door", [own, uvicorn, granian, *WSGI], ids=lambda door: door.__name__)
-def test_a_body_over_the_limit_is_refused(serve: Any, door: Any) -> None:  # hypercorn closes before it can be read
+@pytest.mark.parametrize("door", [*OWN, uvicorn, *WSGI], ids=lambda door: door.__name__)
+def test_a_body_over_the_limit_is_refused(serve: Any, door: Any) -> None:  # the others close before it can be read
     form = {"content-type": "application/x-www-form-urlencoded"}
     assert serve(door).send("POST", "/pages/a", "a=" + "b" * 1_000_001, form).status == 413
 
@@ -721,6 +721,149 @@ def test_the_validator_of_wsgi_has_nothing_to_complain_of(serve: Any) -> None:
     for path in ("/pages/a", "/later", "/generated", "/pushed", "/file", "/nothing", "/fail", "/visits"):
         server.get(path)
     assert "AssertionError" not in server.log and "Warning" not in server.log, server.log
+
+
+# --- Guests: apps of others behind `forward` ----------------------------------------------------
+
+
+def with_guests(door: Any) -> Any:
+    """The same door, for tests/doors/guests.py."""
+
+    def command(place: int) -> list[Any]:
+        return [word.replace("app:", "guests:") if isinstance(word, str) else word for word in door(place)]
+
+    command.__name__ = f"{door.__name__}_guests"
+    return command
+
+
+GUESTS = {door: with_guests(door) for door in (own, gunicorn_worker, *ASGI, gunicorn_gthread, waitress)}
+
+
+@pytest.fixture(params=GUESTS, ids=lambda door: door.__name__)
+def host(request: pytest.FixtureRequest, serve: Any) -> Program:
+    started: Program = serve(GUESTS[request.param])
+    return started
+
+
+@pytest.fixture(params=[own, gunicorn_worker, *ASGI], ids=lambda door: door.__name__)
+def speaking_host(request: pytest.FixtureRequest, serve: Any) -> Program:
+    started: Program = serve(GUESTS[request.param])
+    return started
+
+
+def test_starlette_behind_a_route(host: Program) -> None:
+    headers = {"host": "example.com", "x-test": "yes", "content-type": "text/plain"}
+    answer = host.send("POST", "/starlette/show/caf%C3%A9?a=1", "the body", headers)
+    assert answer.status == 200, answer.text
+    assert answer.headers["x-guest"] == ["starlette"]
+    assert json.loads(answer.body) == {
+        "method": "POST", "url": "http://example.com/starlette/show/café?a=1", "path": "/starlette/show/café",
+        "root_path": "/starlette", "params": {"name": "café"}, "state": "a pool", "body": "the body",
+        "link": "http://example.com/starlette/show/x", "header": "yes", "client": "127.0.0.1",
+    }  # fmt: skip
+    assert json.loads(host.get("/starlette/deep/show/a").body)["root_path"] == "/starlette/deep"
+    assert len(host.get("/starlette/cookies").headers["set-cookie"]) == 2
+    assert host.get("/starlette/stream").text == "0,1,2,"
+    assert host.send("POST", "/starlette/count", b"x" * 2_000_000).text == "2000000"
+    assert host.get("/starlette/unknown").text == "Not Found"
+    assert host.get("/starlette/fail").status == 500
+    head = host.send("HEAD", "/starlette/show/a")
+    assert (head.status, head.body) == (200, b"")
+
+
+def test_flask_and_django_behind_routes(host: Program) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = host.send("POST", "/flask/show/ann", "a=1", form)
+    assert json.loads(answer.body) == {"name": "ann", "root": "/flask", "form": {"a": "1"}, "link": "/flask/show/x"}
+    answer = host.send("POST", "/django/show/ann", "a=1", {**form, "host": "example.com"})
+    assert json.loads(answer.body) == {
+        "name": "ann", "form": {"a": "1"}, "path": "/django/show/ann", "link": "http://example.com/django/show/ann"
+    }  # fmt: skip
+    assert host.get("/django/plain").text == "plain"
+
+
+def test_an_asgi_application_without_a_framework(host: Program) -> None:
+    assert host.get("/raw/a%2Fb").text == "/raw/a%2Fb" or "waitress" in str(host.process.args)
+    assert host.get("/silent").status == 500
+    assert "the ASGI application guests.silent ended without a response" in host.log
+
+
+def test_a_websocket_of_starlette(speaking_host: Program) -> None:
+    with open_websocket(speaking_host, "/starlette/echo", subprotocols=["chat.v1"]) as ws:
+        assert ws.subprotocol == "chat.v1"
+        assert ws.response is not None
+        is_granian = "granian" in speaking_host.process.args[0]
+        assert is_granian or ws.response.headers["x-guest"] == "starlette"  # granian does not send them
+        assert json.loads(ws.recv(TIMEOUT)) == {"path": "/starlette/echo", "state": "a pool"}
+        for message in ("hé", b"\x00\xff", "x" * 200_000):
+            ws.send(message)
+            assert ws.recv(TIMEOUT) == message
+
+
+@pytest.mark.parametrize("door", [own, gunicorn_worker, uvicorn, hypercorn], ids=lambda door: door.__name__)
+def test_a_guest_closes_a_websocket(serve: Any, door: Any) -> None:  # granian cannot while it waits for a message
+    with open_websocket(serve(GUESTS[door]), "/starlette/echo") as ws:
+        ws.recv(TIMEOUT)
+        ws.send("close")
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as you wish")
+
+
+def test_a_guest_refuses_a_websocket(speaking_host: Program) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        open_websocket(speaking_host, "/starlette/echo?refused=1").close()
+    assert refused.value.response.status_code == 403
+    with pytest.raises(InvalidStatus) as refused:
+        open_websocket(speaking_host, "/starlette/echo?denied=1").close()
+    assert refused.value.response.status_code in (402, 403)  # not every server can send more than 403
+
+
+@pytest.mark.parametrize("door", [gunicorn_gthread, waitress], ids=lambda door: door.__name__)
+def test_a_websocket_of_a_guest_is_answered_with_the_doors_it_may_use(serve: Any, door: Any) -> None:
+    answer = serve(GUESTS[door]).get("/starlette/echo", **UPGRADE)
+    assert answer.status == 501
+    assert "uvicorn app:app" in answer.text
+
+
+@pytest.mark.parametrize("door", [own, gunicorn_worker, uvicorn], ids=lambda door: door.__name__)
+def test_a_guest_lives_as_long_as_the_server(run: Any, notes: Any, door: Any) -> None:
+    port = free_port()
+    server = run(GUESTS[door](port), port)
+    assert server.get("/hello").text == "hello"
+    assert notes() == ["guest-started"]
+    with open_websocket(server, "/starlette/echo") as ws:
+        ws.recv(TIMEOUT)
+        ws.close(4002)
+    server.wait_for(lambda: "guest-left:4002" in notes(), "the guest is not told that its client left")
+    connection = server.connection()
+    connection.request("GET", "/starlette/forever")
+    answer = connection.getresponse()
+    assert answer.read(5) == b"tick\n"
+    answer.close()
+    connection.close()
+    server.wait_for(lambda: notes()[-1] == "streamed", "the guest goes on without its client")
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(TIMEOUT)
+    assert notes()[-1] == "guest-stopped", server.log
+
+
+def test_a_guest_that_cannot_start_stops_the_server_with_its_reason(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import phoenix\n"
+        "async def guest(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+        "class Router(phoenix.Router):\n"
+        "    phoenix.forward('/guest', guest)\n"
+        "app = phoenix.Endpoint(Router)\n"
+    )
+    port = free_port()
+    command = [sys.executable, ROOT / "phoenix.py", "server", "broken:app", "--port", str(port)]
+    server = run(command, port, wait=False, PYTHONPATH=f"{tmp_path}")
+    assert server.process.wait(TIMEOUT) == 1
+    assert "the ASGI application broken.guest failed at its startup: no database" in server.log
 
 
 # --- gunicorn -----------------------------------------------------------------------------------
