@@ -18061,14 +18061,13 @@ def _import_by_name() -> Any:
         del sys.path[0]
     folder, name = _place_of_module(__file__)
     sys.path.insert(0, folder)
-    *_, below = folder.partition(os.getcwd() + os.sep)
-    packages = below.split(os.sep)
-    if "." not in name and all(package.isidentifier() for package in packages):
+    above = os.getcwd() + os.sep
+    if "." not in name and folder.startswith(above):
         # Python takes folders for packages: an app may call web/phoenix.py either phoenix or web.phoenix.
         sys.path.insert(0, os.getcwd())
         try:
-            sys.modules[name] = import_module(".".join([*packages, name]))
-        except ModuleNotFoundError:  # another package has the name of the folder
+            sys.modules[name] = import_module(".".join([*folder.removeprefix(above).split(os.sep), name]))
+        except ModuleNotFoundError:  # a folder cannot be imported, or another package has its name
             pass
     return import_module(name)
 
