@@ -15053,6 +15053,7 @@ if TYPE_CHECKING:
         threads: int
         limits: Mapping[str, int]
         timeouts: Mapping[str, float]
+        gettext: Mapping[str, Any]
         settings: Mapping[str, Any]
         name: str | None
         config: str | Literal[False] | None
@@ -15138,6 +15139,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "threads": _check_threads,
     "children": lambda children: list(map(_check_child, children)),
     "log": lambda log: _log_options(log, ""),
+    "secret_key_base": lambda secret: secret is None or _checked_secrets(secret),
 }  # fmt: skip
 
 
@@ -15312,7 +15314,9 @@ class Endpoint(metaclass=_Recording):
         files = _config_files(self.module, folder, self.env) if folder else []
         calls = [call for file in files for call in _run_config_file(file)]
         self._other_sections = {name: where for name, _, where in calls if name not in (None, self.name)}
-        layers = [given, *(options for wanted in (None, self.name) for name, options, _ in calls if name == wanted)]
+        calls = [call for wanted in (None, self.name) for call in calls if call[0] == wanted]
+        self._set_at = {option: f"{where}: " for _, options, where in calls for option in options}
+        layers = [given, *(options for _, options, _ in calls)]
         for name in _PLUG_OPTIONS if self._own_plugs else ():
             if any(name in layer for layer in layers):
                 raise ConfigError(
@@ -15334,8 +15338,8 @@ class Endpoint(metaclass=_Recording):
             ports["https"] = _port_number("https", https.get("port"), 4040)
             missing = [key for key in ("keyfile", "certfile") if not https.get(key)]
             if missing and https.get("context") is None:
-                raise ConfigError(
-                    f"https=... has no {missing[0]!r}. Expected the files of a private key and of its certificate:\n"
+                raise self._wrong_https(
+                    f"there is no {missing[0]!r}. Expected the files of a private key and of its certificate:\n"
                     'https={"port": 4443, "keyfile": "priv/ssl/key.pem", "certfile": "priv/ssl/cert.pem"}'
                 )
         if not ports:
@@ -15648,8 +15652,7 @@ class Endpoint(metaclass=_Recording):
         https = self.options["https"]
         if https.get("context") is not None:
             return https["context"]
-        keyfile = self._file_of_app("the keyfile of https", https["keyfile"])
-        certfile = self._file_of_app("the certfile of https", https["certfile"])
+        keyfile, certfile = self._key_file("keyfile"), self._key_file("certfile")
         import ssl
 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -15657,22 +15660,25 @@ class Endpoint(metaclass=_Recording):
         try:
             context.load_cert_chain(certfile, keyfile, https.get("password") or "")  # without, it would ask for it
         except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(
-                f"https=...: the key {keyfile} and the certificate {certfile} cannot be used: {error}.\n"
+            raise self._wrong_https(
+                f"the key {keyfile} and the certificate {certfile} cannot be used: {error}.\n"
                 "Expected a private key (with its password, if it has one) and the certificate made for it, then those"
                 " of its issuers, all as PEM."
             ) from error
         return context
 
-    def _file_of_app(self, what: str, path: str) -> str:
+    def _key_file(self, key: str) -> str:
         """Return the path of a file; a relative one is looked for in the folder of the app, then in its ``priv``."""
-        folders = _app_folders(self.module)
+        path, folders = self.options["https"][key], _app_folders(self.module)
         places = [os.path.join(folder, below, path) for folder in folders for below in ("", "priv")]
         found = next(filter(os.path.isfile, places), None)
         if found is None:
             place = "" if os.path.isabs(path) else f", neither in {folders[0]} nor in its priv"
-            raise ConfigError(f"{what} is not there: {path}{place}")
+            raise self._wrong_https(f"the {key} is not there: {path}{place}")
         return found
+
+    def _wrong_https(self, message: str) -> ConfigError:
+        return ConfigError(f"{self._set_at.get('https', '')}https=...: {message}")
 
     async def _started(self, server: Server) -> None:
         self.server, self.gave_up = server, False
@@ -15857,7 +15863,9 @@ async def _start_server(endpoint: Endpoint) -> Server:
             sys.exit(f"cannot listen on the Unix socket {server.uds}: {error.strerror or error}")
         host, _, port = error.filename.rpartition(":")
         if error.errno == errno.EADDRINUSE:
-            sys.exit(f"Port {port} is already in use: stop what runs there, or set another, as in PORT=4001")
+            is_https = server.https is not None and port == str(server.https[1])
+            other = 'https={"port": 4443}' if is_https else "PORT=4001"
+            sys.exit(f"Port {port} is already in use: stop what runs there, or set another, as in {other}")
         hint = ""
         if error.errno == errno.EACCES:
             hint = ".\nPorts below 1024 need a right: set another, or grant CAP_NET_BIND_SERVICE to this process"
@@ -17595,7 +17603,7 @@ from phoenix import config
 def secret_key_base():
     """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
     secret = os.environ.get("SECRET_KEY_BASE")
-    if secret or os.environ.get("PHOENIX_ENV") == "prod":
+    if secret or (os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV")) == "prod":
         return secret
     file = Path(__file__).parent.with_name(".secret_key_base")  # .gitignore keeps it out of the repository
     if not file.exists():
@@ -18007,7 +18015,7 @@ class Router(phoenix.Router):
 def secret_key_base():
     """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
     secret = os.environ.get("SECRET_KEY_BASE")
-    if secret or os.environ.get("PHOENIX_ENV") == "prod":
+    if secret or (os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV")) == "prod":
         return secret
     file = Path(__file__).with_name(".secret_key_base")  # .gitignore keeps it out of the repository
     if not file.exists():

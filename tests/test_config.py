@@ -554,6 +554,8 @@ def test_what_a_file_changes_is_seen_by_whoever_looks_for_changed_code(make_app:
         ("config(http={'port': 'many'})", 3, "the port of http is 'many', expected a number"),
         ("config(http=4000)", 3, "http=4000: expected a dict"),
         ("config(trusted_proxies=['localhost'])", 3, "'localhost' does not appear to be an IPv4 or IPv6 network"),
+        ("config(secret_key_base='short')", 3, "secret_key_base"),
+        ("\n\nconfig(https={'port': 4443})", 5, "https=...: there is no 'keyfile'. Expected the files"),
         ("config(env='prod')", 3, "env=... decides which config files are read"),
         ("config(name='x')", 3, "name=... decides which config files are read"),
         ("threads = \nconfig()", 3, "SyntaxError: invalid syntax"),
@@ -571,6 +573,14 @@ def test_a_mistake_is_named_with_file_and_line(
         make_app("prod", config="config(threads=3)", prod=text)
     assert re.match(rf"/.*/config/prod\.py:{line}: ", str(caught.value)), str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_key_that_is_not_there_is_named_with_the_line_that_names_it(make_app: Callable[..., Any]) -> None:
+    app = make_app(
+        config="config(https={'certfile': 'cert.pem'})", dev="config(https={'keyfile': 'key.pem'})\nconfig(threads=1)"
+    ).app
+    with pytest.raises(ConfigError, match=r"/config/dev\.py:3: https=...: the keyfile is not there: key\.pem, neither"):
+        app.make_server()
 
 
 def test_an_environment_without_a_file_is_a_mistake_where_others_have_one(make_app: Callable[..., Any]) -> None:

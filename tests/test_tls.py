@@ -223,8 +223,8 @@ def test_a_key_may_have_a_password(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("https", "message"),
     [
-        ({"keyfile": None}, "https=... has no 'keyfile'. Expected the files of a private key and of its certificate"),
-        ({"certfile": ""}, "https=... has no 'certfile'"),
+        ({"keyfile": None}, "https=...: there is no 'keyfile'. Expected the files of a private key and of its certificate"),
+        ({"certfile": ""}, "https=...: there is no 'certfile'"),
         ({"keyfiel": "x"}, "unknown key 'keyfiel' in https=... Did you mean 'keyfile'?"),
         ({"port": "https"}, "the port of https is 'https', expected a number"),
         ({"port": 65536}, "the port of https is 65536, expected a number from 0"),
@@ -238,8 +238,8 @@ def test_a_mistake_is_found_when_the_app_is_defined(keys: Path, https: dict[str,
 @pytest.mark.parametrize(
     ("https", "message"),
     [
-        ({"keyfile": "/none/key.pem"}, "the keyfile of https is not there: /none/key.pem"),
-        ({"certfile": "ssl/none.pem"}, f"the certfile of https is not there: ssl/none.pem, neither in {HERE} nor in"),
+        ({"keyfile": "/none/key.pem"}, "https=...: the keyfile is not there: /none/key.pem"),
+        ({"certfile": "ssl/none.pem"}, f"https=...: the certfile is not there: ssl/none.pem, neither in {HERE} nor in"),
         ({"keyfile": "other.pem"}, "key values mismatch"),
         ({"keyfile": "locked.pem"}, "with its password, if it has one"),
         ({"keyfile": "locked.pem", "password": "wrong"}, "cannot be used"),
@@ -334,6 +334,7 @@ def test_a_port_of_https_that_is_in_use_is_named(app_file: Path) -> None:
             env={**os.environ, "PORT": "0", "PYTHONPATH": str(PHOENIX)},
         )  # fmt: skip
     assert ended.returncode == 1 and f"Port {port} is already in use" in ended.stderr
+    assert 'as in https={"port": 4443}' in ended.stderr
     assert "Traceback" not in ended.stderr and ended.stdout == ""
 
 
