@@ -11490,12 +11490,13 @@ _WITHOUT_BODY = frozenset((*range(100, 200), 204, 304))
 
 
 def encode_head(
-    status: int, headers: Mapping[str, tuple[str, ...]], cookies: Mapping[str, tuple[str, str]] | None = None
+    status: int, headers: dict[str, tuple[str, ...]], cookies: Mapping[str, tuple[str, str]] | None = None
 ) -> bytes:
     """Return status line and headers, without those that the server writes: date, connection, the length of the body.
 
     Names and values were checked when they were put (see Conn).
     """
+    request_id = headers.pop("x-request-id", None)  # what differs each time must not spoil what is known
     key = (status, *headers.items())
     head = _known_heads.get(key)
     if head is None:
@@ -11508,6 +11509,9 @@ def encode_head(
             _known_heads.clear()
         if len(head) < 1024:
             _known_heads[key] = head
+    if request_id is not None:
+        headers["x-request-id"] = request_id
+        head += f"x-request-id: {request_id[0]}\r\n".encode("latin-1", "replace")
     if cookies:
         head += "".join(
             f"set-cookie: {name}={value}{attributes}\r\n" for name, (value, attributes) in cookies.items()
@@ -13296,13 +13300,23 @@ class RequestId:
 
     def __init__(self, header: str = "x-request-id") -> None:
         self.header = _header_name(header)
+        self._made: Iterator[str] = iter(())
 
     def __call__(self, conn: Any) -> Any:
-        given = conn._req_header(self.header)
-        found = given if given and _IS_REQUEST_ID(given) else os.urandom(10).hex()
+        given = conn._req_headers.get(self.header)
+        if given is not None and _IS_REQUEST_ID(given[0]):
+            found = given[0]
+        else:
+            found = next(self._made, "") or self._make()
         conn._resp_headers[self.header] = (found,)
         _request_id.set(found)
         return conn
+
+    def _make(self) -> str:
+        """Return an id, and make more for the requests that follow: to ask the system for each would take longer."""
+        made = os.urandom(10 * 256).hex()
+        self._made = iter([made[at : at + 20] for at in range(0, len(made) - 20, 20)])
+        return made[-20:]
 
 
 class LogFormatter(logging.Formatter):
