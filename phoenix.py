@@ -10621,7 +10621,6 @@ class _Upgrade:
         self.options = options
         self.subprotocols = tuple(subprotocols)
         origins = options.get("origins", True)
-        self.checks = origins is not False
         try:
             self.origins = _OriginCheck(origins)
         except ArgumentError as error:
@@ -10630,7 +10629,8 @@ class _Upgrade:
             raise DefinitionError(f"{where}: origins={origins!r}: expected True, False or a list of texts") from None
 
     def allows(self, conn: Any) -> bool:
-        """Tell whether the page that asks is one of those that may."""
+        """Tell whether the page that asks is one of those that may, and note whether that was checked at all."""
+        conn.private["phoenix_origin_checked"] = self.options.get("origins", True) is not False
         url_host = conn.endpoint.options["url"].get("host") if conn.endpoint is not None else None
         places = [(conn.scheme, conn.port)]
         if conn.port in (80, 443):  # a proxy may speak https for us
@@ -10640,7 +10640,6 @@ class _Upgrade:
 
     def check(self, conn: Any) -> Any:
         """Return the conn with a refusal, or ``None`` when it may become a WebSocket."""
-        conn.private["phoenix_origin_checked"] = self.checks
         if not self.allows(conn):
             logger.warning(
                 "refused a connection from a page of %r. If it may connect, say so: origins=[...] of the socket,"
@@ -10986,7 +10985,6 @@ class _LongPollPlug(_PollPlug):
         conn.put_resp_header("cache-control", "no-store")
         if not self.upgrade.allows(conn):
             return conn.put_status(403).json({"status": 403})
-        conn.private["phoenix_origin_checked"] = self.upgrade.checks
         origin = conn._req_header("origin")
         conn.put_resp_header("access-control-allow-origin", origin or "*")
         if origin:
@@ -11052,7 +11050,6 @@ class _OldPollPlug(_PollPlug):
         conn.put_resp_header("cache-control", "no-store")
         if not self.upgrade.allows(conn):
             return conn.send_resp(403, "")
-        conn.private["phoenix_origin_checked"] = self.upgrade.checks
         if conn.adapter.why_no_poll:
             return conn.send_resp(501, conn.adapter.why_no_poll)
         if conn.method == "POST":
