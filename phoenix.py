@@ -5564,7 +5564,8 @@ class _RouterRecorder:
         if name in self.pipelines:
             raise DefinitionError(f"{where}: the router has a pipeline {name!r} already")
         self.pipelines[name] = []
-        enter, leave = lambda: setattr(self, "open_pipeline", name), lambda: setattr(self, "open_pipeline", None)
+        enter = functools.partial(setattr, self, "open_pipeline", name)
+        leave = functools.partial(setattr, self, "open_pipeline", None)
         return self._block(f'pipeline("{name}")', where, enter, leave)
 
     def pipe_through(self, pipes: tuple[Any, ...], where: str) -> None:
