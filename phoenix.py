@@ -16788,7 +16788,7 @@ def _run_command(words: list[str]) -> int | None:
 
 _OTHER_WORDS = {
     "run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new", "console": "shell",
-    "iex": "shell",
+    "iex": "shell", "version": "--version",
 }  # fmt: skip
 
 
@@ -16822,7 +16822,11 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
         def error(self, message: str) -> NoReturn:
             raise _Refused(f"{message}. Expected a line such as:", self.get_default("line"))
 
-    parser = Parser(prog=_program(), allow_abbrev=False, description="Phoenix, the web framework in one file.")
+    parser = Parser(
+        prog=_program(), allow_abbrev=False, description="Phoenix, the web framework in one file.",
+        epilog=f"example:\n  {_program()} new my_app\n  {_program()} server --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.set_defaults(line="--help")
     parser.add_argument("--version", action="version", version=f"phoenix {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
@@ -16943,7 +16947,8 @@ def _split_target(target: str) -> tuple[str, str]:
 
 def _import_file(path: str, command: str, rest: str) -> types.ModuleType:
     """Import a file as ``python path`` would; of a folder, its app.py. What stands here can be imported too."""
-    file = os.path.join(path, "app.py") if os.path.isdir(path) else path if path.endswith(".py") else f"{path}.py"
+    is_folder = os.path.isdir(path) or path.endswith(("/", os.sep))
+    file = os.path.join(path, "app.py") if is_folder else path if path.endswith(".py") else f"{path}.py"
     if not os.path.isfile(file):
         raise _no_file(file, command, rest)
     sys.path.insert(0, os.getcwd())
@@ -16976,9 +16981,9 @@ def _no_file(file: str, command: str, rest: str) -> _Refused:
 
 
 def _apps_in(folder: str) -> dict[str, bool]:
-    """Return the names of the Python files in *folder*, and whether each holds an endpoint."""
-    files = {name: os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".py")}
-    return {name: b"Endpoint(" in _read_file(each) for name, each in files.items() if not _same_file(each, __file__)}
+    """Return the names of the Python files in *folder*, and whether each holds an endpoint; copies of this are none."""
+    files = [name for name in sorted(os.listdir(folder)) if name.endswith(".py") and name != os.path.basename(__file__)]
+    return {name: b"Endpoint(" in _read_file(os.path.join(folder, name)) for name in files}
 
 
 def _import_app(name: str, command: str, rest: str, folder: str = "") -> types.ModuleType:
@@ -17309,7 +17314,7 @@ def _js(options: Any) -> None:
     source = client_script()
     if source is None:
         raise _Refused(f"phoenix.js is not beside {__file__}: copy it from where you have phoenix.py from.", code=1)
-    path = os.path.join(options.path, "phoenix.js") if os.path.isdir(options.path) else options.path
+    path = options.path if options.path.endswith(".js") else os.path.join(options.path, "phoenix.js")
     folder, name = os.path.split(path)
     scaffold = _Scaffold(folder, options.force)
     scaffold.write(name, _read_file(source))

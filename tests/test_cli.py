@@ -456,6 +456,8 @@ MISTAKES = [
     ("routes ap.py", "there is no file ap.py, but there is:", "routes app.py"),
     ("server ./ap.py:Router", "there is no file ./ap.py, but there is:", "server ./app.py:Router"),
     ("server shop/app.py:app", "there is no file shop/app.py. To make an app type:", "new my_app"),
+    ("server shop/", "there is no file shop/app.py.", "new my_app"),
+    ("version", "unknown command 'version'. Did you mean '--version'?", "--version"),
     ("server app.py:ap", "app.py has no 'ap'. Did you mean 'app'?", "server app.py:app"),
     ("routes ./app.py:hello", "./app.py:hello is <function hello at", "routes ./app.py"),
     ("server v1.0.py", "v1.0.py cannot be imported, for its dots. Rename it, then type:", "server v1_0.py"),
@@ -521,6 +523,19 @@ def test_a_mistake_is_answered_with_the_line_to_type(
     assert re.findall(r"^    (.+)$", printed.err, re.MULTILINE) == ([f"{python} -m phoenix {line}"] if line else [])
 
 
+def test_a_copy_of_the_framework_is_not_taken_for_an_app(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    shutil.copy(ROOT / "phoenix.py", tmp_path)
+    done = phoenix_command("server", "..", cwd=tmp_path / "inner")
+    assert done.returncode == 2 and "there is no file ../app.py. To make an app type:" in done.stderr
+
+
+def test_a_host_that_is_none_is_told_so(hello: Path) -> None:
+    done = phoenix_command("server", "app", "--host", "no such host", "--port", "0", cwd=hello)
+    assert done.returncode == 1 and done.stderr.startswith("cannot listen on no such host:0: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_where_there_is_no_app_one_can_be_made(tmp_path: Path) -> None:
     done = phoenix_command("server", cwd=tmp_path)
     assert done.returncode == 2
@@ -578,11 +593,11 @@ def test_readme_mix_tasks_help(capsys: pytest.CaptureFixture[str]) -> None:
         phoenix.main(["--help"])
     assert exit.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("new", "server (start)", "routes", "shell", "gen", "js"):
+    for command in ("new", "server (start)", "routes", "shell", "gen", "gettext", "js"):
         assert re.search(rf"^    {re.escape(command)}\s", printed, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("command", ["new", "server", "start", "routes", "shell", "gen", "js"])
+@pytest.mark.parametrize("command", ["new", "server", "start", "routes", "shell", "gen", "gettext", "js"])
 @pytest.mark.parametrize("words", ["{} --help", "help {}", "{} -h"])
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str, words: str) -> None:
     with pytest.raises(SystemExit) as exit:
@@ -816,6 +831,12 @@ def test_js_writes_the_client_where_the_app_serves_it(tmp_path: Path) -> None:
     written = tmp_path / "priv" / "static" / "js" / "phoenix.js"
     assert written.read_bytes() == (ROOT / "phoenix.js").read_bytes()
     assert phoenix_command("js", cwd=tmp_path).stdout == "* unchanged priv/static/js/phoenix.js\n"
+
+
+@pytest.mark.parametrize("path", ["static/js", "static/js/", "static/js/phoenix.js"])
+def test_js_takes_a_folder_or_a_file(tmp_path: Path, path: str) -> None:
+    done = phoenix_command("js", path, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "* created   static/js/phoenix.js\n")
 
 
 def test_js_keeps_a_file_that_differs_unless_forced(tmp_path: Path) -> None:
