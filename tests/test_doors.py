@@ -1046,3 +1046,139 @@ def test_phoenix_is_imported_without_gunicorn_and_the_worker_says_that_it_needs_
 def test_gunicorn_is_not_imported_with_phoenix() -> None:
     code = "import phoenix, sys; assert 'gunicorn' not in sys.modules; phoenix.GunicornWorker; import gunicorn"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=TIMEOUT)
+
+
+# --- nginx --------------------------------------------------------------------------------------
+
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+SITE = """
+upstream app {
+    server UPSTREAM;
+    keepalive 16;
+}
+
+map $http_upgrade $connection_upgrade {
+    default upgrade;
+    ""      "";
+}
+
+server {
+    listen 80;
+    listen 443 ssl;
+    server_name example.com;
+    ssl_certificate     /etc/ssl/example.com.pem;
+    ssl_certificate_key /etc/ssl/example.com.key;
+    client_max_body_size 10m;
+
+    location ~ ^/(css|js|images|favicon.ico|robots.txt) {
+        root /srv/my_app/priv/static;
+        expires 1h;
+        try_files $uri @app;
+    }
+    location / {
+        try_files "" @app;
+    }
+    location @app {
+        proxy_pass http://app;
+        proxy_http_version 1.1;
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection $connection_upgrade;
+        proxy_read_timeout 90s;
+    }
+}
+"""
+
+
+class Site:
+    """nginx in front of a server, by http and by https."""
+
+    def __init__(self, run: Any, folder: Path, door: Any, upstream: str) -> None:
+        assert NGINX is not None
+        self.http, self.https = free_port(), free_port()
+        self.certificate = folder / "cert.pem"
+        names = ["-keyout", folder / "key.pem", "-out", self.certificate, "-subj", "/CN=localhost"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
+        (folder / "static" / "css").mkdir(parents=True)
+        (folder / "static" / "css" / "app.css").write_text("p { color: red }")
+        place: Any = str(folder / "app.sock") if upstream == "unix" else free_port()
+        proxies = "unix" if upstream == "unix" else "127.0.0.1"
+        command = [*OWN_SERVER, "--uds", place] if door is own and upstream == "unix" else door(place)
+        self.app = run(command, place, DOORS_PROXIES=proxies)
+        site = SITE
+        for written, meant in {
+            "UPSTREAM": f"unix:{place}" if upstream == "unix" else f"127.0.0.1:{place}",
+            "listen 80": f"listen 127.0.0.1:{self.http}", "listen 443": f"listen 127.0.0.1:{self.https}",
+            "/etc/ssl/example.com.pem": str(self.certificate), "/etc/ssl/example.com.key": str(folder / "key.pem"),
+            "/srv/my_app/priv/static": str(folder / "static"),
+        }.items():  # fmt: skip
+            assert written in site
+            site = site.replace(written, meant)
+        user = "user root;" if os.getuid() == 0 else ""  # so that its workers may read this test's files
+        places = "".join(
+            f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (folder / "nginx.conf").write_text(
+            f"{user} pid {folder}/nginx.pid; error_log {folder}/errors.log; daemon off;\n"
+            f"events {{}}\nhttp {{ access_log off; {places} types {{ text/css css; }}\n{site} }}\n"
+        )
+        self.nginx = run([NGINX, "-p", folder, "-e", folder / "errors.log", "-c", folder / "nginx.conf"], self.http)
+        self.context = ssl.create_default_context(cafile=str(self.certificate))
+        self.context.check_hostname = False
+
+    def get_by_https(self, path: str, **headers: str) -> Answer:
+        connection = http.client.HTTPSConnection("127.0.0.1", self.https, timeout=TIMEOUT, context=self.context)
+        connection.request("GET", path, headers=headers)
+        try:
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+
+@pytest.fixture(params=[(own, "unix"), (own, "tcp"), (gunicorn_worker, "unix"), (uvicorn, "tcp")],
+                ids=lambda param: f"{param[0].__name__}-{param[1]}")  # fmt: skip
+def site(request: pytest.FixtureRequest, run: Any, tmp_path: Path) -> Site:
+    if NGINX is None:
+        pytest.skip("needs nginx: apt-get install nginx-light")
+    return Site(run, tmp_path, *request.param)
+
+
+def test_behind_nginx(site: Site) -> None:
+    """One test, because each needs programs of its own: who asked, how, static files, bodies, WebSockets."""
+    found = json.loads(site.nginx.get("/pages/a%2Fb?x=1", host="example.com").body)
+    assert found["params"] == {"page": "a/b", "x": "1"}
+    assert (found["scheme"], found["host"], found["port"]) == ("http", "example.com", 80)
+    found = json.loads(site.get_by_https("/pages/a", host="example.com").body)
+    assert (found["scheme"], found["host"], found["port"]) == ("https", "example.com", 443)
+    liar = json.loads(site.nginx.get("/pages/a", **{"x-forwarded-for": "6.6.6.6"}).body)
+    trusts_this_machine = isinstance(site.app.place, int)  # nginx's own client is here as well
+    assert liar["remote_ip"] == ("6.6.6.6" if trusts_this_machine else "127.0.0.1")
+    assert "secure" in site.get_by_https("/visits").headers["set-cookie"][0]
+
+    answer = site.nginx.get("/css/app.css")
+    assert (answer.status, answer.text) == (200, "p { color: red }")  # the app has no such file
+    assert answer.headers["content-type"] == ["text/css"]
+    assert site.nginx.get("/js/phoenix.js").status == 200  # from the app
+    assert site.nginx.get("/css/unknown.css").status == 404
+
+    octets = {"content-type": "application/octet-stream"}
+    assert site.nginx.send("POST", "/count", b"x" * 9_000_000, octets).text.split()[0] == "9000000"
+    assert site.nginx.send("POST", "/count", b"x" * 11_000_000, octets).status == 413
+    assert site.nginx.get("/pushed").text == "0,1,2,"
+
+    ann, bob = Chat(site.nginx), Chat(site.nginx)
+    with ann.ws, bob.ws:
+        for client in (ann, bob):
+            assert client.join("rooms:lobby") == {"status": "ok", "response": {"joined": "lobby"}}
+        ann.push("rooms:lobby", "new:msg", {"body": "hi"})
+        assert bob.recv()[3:] == ["new:msg", {"body": "hi"}]
+    page = f"https://127.0.0.1:{site.https}"
+    options: dict[str, Any] = {"ssl": site.context, "origin": page, "server_hostname": "localhost"}
+    with connect(f"wss://127.0.0.1:{site.https}/plain", **options) as ws:
+        assert ws.recv(TIMEOUT) == "None /plain"
+    with pytest.raises(InvalidStatus):
+        connect(f"wss://127.0.0.1:{site.https}/plain", **{**options, "origin": "https://evil.example"})
