@@ -8060,16 +8060,20 @@ class Redis:
             self._redis, self._asyncio_redis = import_module("redis"), import_module("redis.asyncio")
             self._retry, self._asyncio_retry = import_module("redis.retry"), import_module("redis.asyncio.retry")
         except ImportError as error:
-            raise PhoenixError(f"Redis({url!r}) needs the package redis ({error}): pip install redis") from None
+            raise PhoenixError(f"phoenix.Redis needs the package redis ({error}): pip install redis") from None
         self.heartbeat = heartbeat
         self.timeout = 5 * heartbeat if timeout is None else timeout
+        if not 0 < 2 * heartbeat <= self.timeout:
+            raise ArgumentError(f"heartbeat={heartbeat}, timeout={timeout}: expected seconds, at least two beats long")
         self._url, self._options = url, options
         try:
             self._client: Any = self._open(self._redis, self._retry)  # of those who broadcast while no endpoint serves
-            self._client.connection_pool.make_connection()  # raises for options that do not exist
+            pool = self._client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # raises for options that do not exist
         except (ValueError, TypeError) as error:
-            raise ArgumentError(f"Redis({url!r}): {error}. It looks like redis://:password@host:6379/0") from None
-        place = self._client.connection_pool.connection_kwargs
+            shown = re.sub("//.*@", "//...@", url)
+            raise ArgumentError(f"Redis({shown!r}): {error}. It looks like redis://:password@host:6379/0") from None
+        place = pool.connection_kwargs
         self._place = place.get("path") or f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
         self._channel = f"{name}:{place.get('db') or 0}"  # the channels of Redis are the same in all its databases
         self._pubsub: Any = None
@@ -8128,7 +8132,10 @@ class Redis:
         with self._lock:
             self._outbox.append(line)
             self._outbox_size += len(line)
-            if not self._holds or self._outbox_size > _MAX_OUTBOX:
+            is_full = self._outbox_size > _MAX_OUTBOX
+            if is_full:
+                logger.error("Redis at %s is too slow: %d messages are lost", self._place, len(self._outbox))
+            if is_full or not self._holds:
                 self._lose_outbox()
                 return
             wake = self._wake
@@ -8140,11 +8147,8 @@ class Redis:
             _call_on(self._loop, wake.set)
 
     def _lose_outbox(self) -> None:
-        count = len(self._outbox)
-        if self._holds and count:
-            logger.error("Redis at %s is too slow: %d messages to other processes are lost", self._place, count)
-        self._lost += count
-        self._number += count
+        self._lost += len(self._outbox)
+        self._number += len(self._outbox)
         self._outbox.clear()
         self._outbox_size = 0
 
@@ -8243,15 +8247,15 @@ class Redis:
                 await asyncio.sleep(0)  # what has come already, the package reads without giving way to others
 
     def _receive(self, batch: bytes) -> None:
+        if batch.startswith(self._pubsub.node.encode()):
+            self._unheard = 0
+            return
         try:
             head, *lines = batch.decode().split("\n")
             node, number, sign = head.split(" ")
             first = int(number)
-        except (ValueError, AttributeError):
+        except ValueError:
             logger.error("what came by Redis, on %r, is not from this app: %.200r", self._channel, batch)
-            return
-        if node == self._pubsub.node:
-            self._unheard = 0
             return
         next_one = self._nodes[node][0] if node in self._nodes else first
         if first < next_one:
@@ -8366,7 +8370,7 @@ class Redis:
 
 
 _MAX_OUTBOX = 8 << 20  # bytes of messages that wait for Redis
-_MAX_BATCH = 1 << 16  # bytes, roughly, that go to it at once
+_MAX_BATCH = 1 << 14  # bytes, roughly, that go at once: those who receive them do nothing else meanwhile
 _MOST_UNHEARD = 3  # heartbeats
 
 
