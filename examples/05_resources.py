@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Controller, Params, View, pipe_through, resources, scope, template
+from phoenix import Conn, Controller, Params, pipe_through, resources, scope, template
 
 tasks: dict[str, str] = {"1": "Learn about resources"}
 numbers = itertools.count(2)
@@ -37,7 +37,7 @@ class TaskController(Controller):
         return conn.redirect(to=conn.helpers.task_path("index"))
 
 
-class TaskView(View):
+class TaskView(phoenix.View):
     template("index.html.eex", """
         <%= for id, title in @tasks: %>
           <p><%= title %> <%= link("Done", to=task_path(@conn, "destroy", id), method="delete") %></p>

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Controller, Params, pipe_through, pipeline, plug, resources, scope
+from phoenix import Conn, Params, pipe_through, pipeline, plug, resources, scope
 
 users = [{"id": 1, "name": "Ann"}, {"id": 2, "name": "Bob"}]
 
@@ -27,7 +27,7 @@ class UserNotFoundError(Exception):
     status = 404
 
 
-class UserController(Controller):
+class UserController(phoenix.Controller):
     def index(self, conn: Conn, params: Params) -> Conn:
         return conn.json({"users": users})
 

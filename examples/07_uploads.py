@@ -18,13 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Controller, Params, Static, Upload, View, get, pipe_through, post, scope, template
+from phoenix import Conn, Params, Upload, get, pipe_through, post, scope, template
 
 FOLDER = tempfile.TemporaryDirectory()  # gone when the server stops
 ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif"}
 
 
-class FileController(Controller):
+class FileController(phoenix.Controller):
     def index(self, conn: Conn, params: Params) -> Conn:
         return conn.render("index.html", names=sorted(path.name for path in Path(FOLDER.name).iterdir()))
 
@@ -37,7 +37,7 @@ class FileController(Controller):
                 return conn.put_status("unprocessable_entity").text("Please choose a PNG, JPEG or GIF.")
 
 
-class FileView(View):
+class FileView(phoenix.View):
     template("index.html.eex", """
         <%= form_tag("/", multipart=True) do %><input type="file" name="file"> <button>Send</button><% end %>
         <%= for name in @names: %><img src="/files/<%= name %>" width="200"><% end %>""")
@@ -50,7 +50,7 @@ class Router(phoenix.Router):
         post("/", FileController, "create")
 
 
-files = Static(at="/files", from_=FOLDER.name, headers={"x-content-type-options": "nosniff"})
+files = phoenix.Static(at="/files", from_=FOLDER.name, headers={"x-content-type-options": "nosniff"})
 app = phoenix.Endpoint(Router, plugs=[files], secret_key_base=secrets.token_urlsafe(64))
 
 if __name__ == "__main__":

@@ -23,7 +23,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; your copy is beside your app
 
 import phoenix
-from phoenix import Conn, Controller, Params, get, member, pipe_through, pipeline, plug, resources, scope, template
+from phoenix import (
+    Conn,
+    Controller,
+    Params,
+    get,
+    member,
+    pipe_through,
+    pipeline,
+    plug,
+    resources,
+    scope,
+    template,
+)
 
 # --- Storage ------------------------------------------------------------------------------
 

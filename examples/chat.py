@@ -15,7 +15,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where phoenix.py is; not needed beside your own app
 
 import phoenix
-from phoenix import Channel, Conn, Controller, Presence, PubSub, Socket, View, channel, get, pipe_through, pipeline, plug, post, scope, socket, template
+from phoenix import (
+    Channel,
+    Conn,
+    Controller,
+    Presence,
+    PubSub,
+    Socket,
+    View,
+    channel,
+    get,
+    pipe_through,
+    pipeline,
+    plug,
+    post,
+    scope,
+    socket,
+    template,
+)
 
 pubsub = PubSub()
 presence = Presence(pubsub)
@@ -30,7 +47,7 @@ def say(room: str, user: str, body: str) -> None:
 
 
 class RoomChannel(Channel):
-    async def join(self, socket: Socket, topic: str, message: dict[str, str]) -> phoenix.Reply:
+    async def join(self, socket: Socket, topic: str, message: dict[str, object]) -> phoenix.Reply:
         match message:
             case {"user": str(user)} if user.strip():
                 socket.assign("room", topic).assign("user", user.strip()[:20])
@@ -40,7 +57,7 @@ class RoomChannel(Channel):
         socket.push("presence_state", presence.list(socket))
         return socket.ok({"history": list(history[topic])})
 
-    async def event(self, socket: Socket, event: str, message: dict[str, str]) -> phoenix.Reply | None:
+    async def event(self, socket: Socket, event: str, message: dict[str, object]) -> phoenix.Reply | None:
         match event, message:
             case "new:msg", {"body": str(body)} if body.strip():
                 say(socket.assigns["room"], socket.assigns["user"], body)
@@ -49,7 +66,8 @@ class RoomChannel(Channel):
             case "typing", {"typing": bool(typing)}:
                 presence.update(socket, socket.assigns["user"], {"typing": typing})
                 return None
-        return socket.error(f"no such message: {event}")
+            case _:
+                return socket.error(f"no such message: {event}")
 
 
 class ChatController(Controller):
