@@ -10377,19 +10377,12 @@ def _broadcast_encoder(serializer: Any, encode: Callable[[Any], Any]) -> Callabl
 class _Mount:
     """The channels under one path, and who may connect."""
 
-    def shown_topics(self) -> list[str]:
-        """Return the topics that it serves as they are listed: ``["rooms:*"]``."""
-        return [*(f"{name}:*" for name in self.names), *(f"{prefix}*" for prefix in self.prefixes), *self.topics]
-
-    def __init__(self, path: str, handler: type[SocketHandler], options: dict[str, Any], where: str) -> None:
-        self.path = path
-        self.handler = handler()
-        self.where = where
+    def __init__(self, path: str, handler: type[SocketHandler], options: dict[str, Any]) -> None:
+        self.path, self.handler, self.options = path, handler(), options
         self.names: dict[str, _ChannelType] = {}  # "rooms" serves rooms:<anything>
         self.topics: dict[str, _ChannelType] = {}  # "rooms:lobby" that one topic
         self.prefixes: dict[str, _ChannelType] = {}  # "rooms:private:" all that begin so
         self.max_channels: int = options.get("max_channels", 100)
-        self.options = options
         self.polls: dict[str, _LongPoll] = {}
         self.kept: set[Any] = set()  # sockets of long polls with a callback at work
         steps = (_INLINE, _STEPPED)
@@ -10411,6 +10404,10 @@ class _Mount:
             raise DefinitionError(f"{where}: there is a channel {name!r} in this socket already")
         table[key] = _ChannelType(channel)
         self.prefixes = dict(sorted(self.prefixes.items(), key=lambda item: -len(item[0])))
+
+    def shown_topics(self) -> list[str]:
+        """Return the topics that it serves as they are listed: ``["rooms:*"]``."""
+        return [*(f"{name}:*" for name in self.names), *(f"{prefix}*" for prefix in self.prefixes), *self.topics]
 
     def channel_for(self, topic: str) -> _ChannelType | None:
         """Return the channel of a topic; what says more about it goes before what says less."""
@@ -10572,7 +10569,7 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
             raise DefinitionError(f"{where}: unknown option {name!r} of socket.{_did_you_mean(name, known)}")
     if not isinstance(handler, type) or not issubclass(handler, SocketHandler):
         raise DefinitionError(f"{where}: socket({path!r}, {handler!r}): expected a class of SocketHandler")
-    mount = _Mount(path, handler, options, where)
+    mount = _Mount(path, handler, options)
     base = path.rstrip("/")
     upgrade = _Upgrade(options, ("phoenix",), where)
     poll, old_poll = _LongPollPlug(mount, upgrade), _OldPollPlug(mount, upgrade)
