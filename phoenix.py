@@ -13538,6 +13538,14 @@ class _Place:
         self.is_ours = is_ours  # it belongs to the application
 
 
+def _is_of_app(file: str) -> bool:
+    """Tell whether *file* belongs to the application, rather than to the framework, Python or a library."""
+    library = os.path.dirname(os.__file__) + os.sep
+    if file == debug_page.__code__.co_filename or file.startswith(("<frozen", library)):
+        return False
+    return "site-packages" not in file and "dist-packages" not in file
+
+
 class _Report:
     """A failed request, as text that may be shown."""
 
@@ -13635,20 +13643,13 @@ class _Report:
         import traceback
 
         found = [
-            _Place(each.filename, each.lineno or 1, each.name, _columns_of(each), self._is_ours(each.filename))
+            _Place(each.filename, each.lineno or 1, each.name, _columns_of(each), _is_of_app(each.filename))
             for each in reversed(traceback.extract_tb(error.__traceback__, limit=-_MOST_PLACES))
         ]
         if isinstance(error, SyntaxError) and error.filename and error.lineno and os.path.isfile(error.filename):
             at = max(error.offset or 1, 1) - 1
-            found.insert(0, _Place(error.filename, error.lineno, "", (at, at + 1), self._is_ours(error.filename)))
+            found.insert(0, _Place(error.filename, error.lineno, "", (at, at + 1), _is_of_app(error.filename)))
         return found
-
-    def _is_ours(self, file: str) -> bool:
-        """Tell whether *file* belongs to the application, rather than to the framework, Python or a library."""
-        library = os.path.dirname(os.__file__) + os.sep
-        if file == debug_page.__code__.co_filename or file.startswith(("<frozen", library)):
-            return False
-        return "site-packages" not in file and "dist-packages" not in file
 
     # The request
 
@@ -14140,6 +14141,69 @@ def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
 
     Thread(target=run, name=f"phoenix-{_name_of(call)}", daemon=True).start()
     return future
+
+
+_TOO_LONG = 0.1  # seconds that code on the event loop may take before the developer hears of it
+_TICK = 0.025
+
+
+class _Watchdog:
+    """In dev: tell which code of the application keeps the event loop from everybody else.
+
+    The loop notes the time forty times a second. A thread reads it: when the loop is late, it looks at what the loop
+    is doing, and when it is back, it says so.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        from threading import Event, Thread
+
+        self._loop, self._thread, self._stopped = loop, _get_ident(), Event()
+        self._note_time()
+        Thread(target=self._watch, name="phoenix-watchdog", daemon=True).start()
+
+    def _note_time(self) -> None:
+        self._noted = time.monotonic()
+        self._timer = self._loop.call_later(_TICK, self._note_time)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._timer.cancel()
+
+    def _watch(self) -> None:
+        found: tuple[str, str] | None = None
+        since = 0.0
+        while not self._stopped.wait(_TICK):
+            if found and self._noted != since:
+                logger.warning("%s blocked the event loop for %s: %s", found[0], _took(self._noted - since - _TICK), found[1])
+                found = None
+            if not found and time.monotonic() - self._noted > _TOO_LONG + _TICK:
+                since, found = self._noted, _blocking_code(sys._current_frames().get(self._thread))
+
+
+def _blocking_code(frame: types.FrameType | None) -> tuple[str, str] | None:
+    """Return which code of the application *frame* belongs to, and words about it; ``None`` if to none."""
+    own: list[types.FrameType] = []
+    while frame is not None and frame.f_globals.get("__name__") not in ("asyncio.base_events", "asyncio.runners", "bdb"):
+        if _is_of_app(frame.f_code.co_filename):
+            own.append(frame)
+        frame = frame.f_back
+    if not own or own[-1].f_code.co_name == "<module>":  # that is being imported
+        return None
+    from linecache import getline
+
+    file, line = own[0].f_code.co_filename, own[0].f_lineno
+    return _code_name(own[-1]), (
+        f"nobody else was served meanwhile. It was at\n  {_short_name(file)}:{line}: {getline(file, line).strip()}\n"
+        "Make it a plain `def`, which runs in a thread, or await something that does not block."
+    )
+
+
+def _code_name(frame: types.FrameType) -> str:
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name)  # from Python 3.11 on
+    if name == code.co_name and "self" in code.co_varnames[:1]:
+        name = f"{type(frame.f_locals.get('self')).__qualname__}.{name}"
+    return f"{frame.f_globals.get('__name__')}.{name}"
 
 
 def client_script() -> str | None:
@@ -15847,9 +15911,12 @@ async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             pass
     started: list[Server] = []
+    watchdog = None
     try:
         for endpoint in endpoints:
             started.append(await _start_server(endpoint))
+        if any(endpoint.env == "dev" for endpoint in endpoints):
+            watchdog = _Watchdog(loop)
         told = loop.create_task(stop.wait())
         running = {server.ended: " and ".join(server.urls) for server in started}
         while running and not told.done():
@@ -15859,6 +15926,8 @@ async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
                 if running:
                     logger.critical("%s has stopped; what goes on: %s", place, ", ".join(running.values()))
     finally:
+        if watchdog is not None:
+            watchdog.stop()
         await asyncio.gather(*(server.stop() for server in started))
     if any(endpoint.gave_up for endpoint in endpoints):
         sys.exit(1)

@@ -8,13 +8,15 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT, StartedServer
 from serving import TIMEOUT, Serving
 
 import phoenix
@@ -359,3 +361,96 @@ def test_a_mount_without_a_handler_is_named_by_its_path(caplog: pytest.LogCaptur
         with endpoint(Rooms).test().connect("/plain"):
             pass
     assert "CONNECTED TO /plain in " in caplog.text and "HANDLED" not in caplog.text
+
+
+# --- What blocks the loop -----------------------------------------------------------------
+
+BLOCKING = """
+import asyncio, time, sys
+sys.path.insert(0, {root!r})
+import phoenix
+from phoenix import Channel, Controller, channel, get, socket
+
+def query():
+    time.sleep(0.3)
+
+class PageController(Controller):
+    async def slow(self, conn, params):
+        await asyncio.sleep(0)
+        query()
+        return conn.text("slow")
+
+    async def busy(self, conn, params):
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            pass
+        return conn.text("busy")
+
+    async def waits(self, conn, params):
+        await asyncio.sleep(0.3)
+        return conn.text("waits")
+
+    def thread(self, conn, params):
+        time.sleep(0.3)
+        return conn.text("thread")
+
+class RoomChannel(Channel):
+    async def join(self, socket, topic, message):
+        return socket.ok()
+
+    async def event(self, socket, event, message):
+        query()
+        return socket.ok()
+
+class Router(phoenix.Router):
+    for action in ("slow", "busy", "waits", "thread"):
+        get(f"/{{action}}", PageController, action)
+    with socket("/ws"):
+        channel("rooms", RoomChannel)
+
+if __name__ == "__main__":
+    phoenix.Endpoint(Router, static=False, secret_key_base="s" * 64).run()
+"""
+
+
+@pytest.fixture
+def blocking(tmp_path: Path) -> Path:
+    program = tmp_path / "blocking.py"
+    program.write_text(BLOCKING.format(root=str(ROOT)))
+    return program
+
+
+def warned(server: StartedServer) -> list[str]:
+    return re.findall(r"\[WARNING\] (\S+) blocked the event loop for (\d+)ms", server.log)
+
+
+def test_in_dev_code_that_blocks_the_loop_is_named_with_its_line(
+    start: Callable[..., StartedServer], blocking: Path
+) -> None:
+    server = start(blocking, PHOENIX_ENV="dev")
+    for path in ("/waits", "/thread", "/slow", "/waits", "/busy", "/waits"):
+        assert server.request(path).status == 200
+    (slow, took), (busy, took_busy) = warned(server)
+    assert (slow, busy) == ("__main__.PageController.slow", "__main__.PageController.busy")
+    assert all(250 <= int(each) < 1000 for each in (took, took_busy))
+    assert re.search(r"blocking\.py:8: time\.sleep\(0\.3\)\nMake it a plain `def`", server.log)
+
+
+def test_in_dev_a_callback_of_a_channel_is_named_too(start: Callable[..., StartedServer], blocking: Path) -> None:
+    from websockets.sync.client import connect
+
+    server = start(blocking, PHOENIX_ENV="dev")
+    with connect(server.url.replace("http", "ws") + "/ws/websocket?vsn=2.0.0") as client:
+        client.send('["1","1","rooms:a","phx_join",{}]')
+        client.recv(TIMEOUT)
+        client.send('["1","2","rooms:a","work",{}]')
+        client.recv(TIMEOUT)
+    server.request("/waits")
+    assert [name for name, _ in warned(server)] == ["__main__.RoomChannel.event"]
+
+
+def test_in_prod_nothing_watches(start: Callable[..., StartedServer], blocking: Path) -> None:
+    server = start(blocking, PHOENIX_ENV="prod")
+    server.request("/slow")
+    server.request("/waits")
+    assert warned(server) == []
