@@ -10219,7 +10219,8 @@ class _Session:
             return
         if old is not None:
             self._forget(old, "replaced")
-        started = time.perf_counter() if logger.isEnabledFor(logging.INFO) else 0.0
+        is_logged = self.mount.options.get("log", True) and logger.isEnabledFor(logging.INFO)
+        started = time.perf_counter() if is_logged else 0.0
         try:
             new = self.sockets[topic] = Socket(self, kind, topic, join_ref)
         except Exception as error:  # noqa: BLE001 - the channel's own __init__
@@ -11905,6 +11906,23 @@ class _Connection(_LoopAdapter):
             if self.scheme == "https":
                 self._allow(1)  # for the goodbye of TLS, which not every client returns
 
+    def leave(self) -> tuple[int, bytes] | None:
+        """Give the socket away, with what was received and not read; ``None`` while there is something to be sent.
+
+        A stream of events never ends: it is closed, and its client comes again.
+        """
+        if self.request is not None:
+            kind = "" if self.conn is None else self.conn._resp_headers.get("content-type", ("",))[0]
+            if kind.startswith("text/event-stream"):
+                self.transport.close()
+        elif self.ended or self.scheme == "https":  # there is nothing to give, or it has secrets of its own
+            self.stop()
+        elif not self.discarding and not self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            kept = _kept(self.transport.get_extra_info("socket").fileno()), self.parser.rest()
+            self.abort()
+            return kept
+        return None
+
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
         self.closed = self.discarding = True
@@ -11919,6 +11937,9 @@ class _Connection(_LoopAdapter):
         parser = self.parser
         for turn in range(_TURN):
             if self.request is not None or self.writing_paused or self.discarding:
+                return
+            hold = self.server.hold
+            if hold is not None and parser.buffered and hold():
                 return
             try:
                 request = parser.next_request()
@@ -12434,6 +12455,10 @@ class _WebSocketWire:
         """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
         self.close(1001, "going away")
 
+    def leave(self) -> None:
+        """The server hands over, and is told so: a WebSocket cannot go along."""
+        self.stop()
+
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
         self.transport.abort()
@@ -12557,6 +12582,8 @@ class Server:
     *handle* is called with a ``Request`` and its connection, and returns a conn with a response, or a coroutine that
     returns one. *threads* is the number of worker threads for plain functions. *on_start* is awaited before the first
     connection is accepted, *on_stop* called when the server begins to stop, *on_end* awaited behind the last request.
+
+    ``hold``, if it is set, is asked before a request is read: while it returns true, requests wait unread.
     """
 
     def __init__(
@@ -12584,6 +12611,8 @@ class Server:
         self.urls: list[str] = []  # the same for people
         self.uds, self.uds_mode = None if uds is None else os.fspath(uds), uds_mode
         self.sockets = list(sockets)
+        self.address: list[Any] = [host, port, self.uds, https and list(https[:2])]  # as it was asked for
+        self.inherited: Mapping[str, Any] = {}  # what `hand_over` returned to the process before this one
         self.limits = limits or HTTPLimits()
         self.timeouts = timeouts or Timeouts()
         self.workers = _Workers(threads)
@@ -12591,6 +12620,7 @@ class Server:
         self.cut_off = 0  # clients that did not keep up with what was sent to them
         self.thread = 0
         self.stopping = False
+        self.hold: Callable[[], bool] | None = None
         self.read_ahead = _READ_AHEAD + self.limits.line + self.limits.headers  # a head always finds room
         self.now = 0.0
         self.tail = self.tail_close = self.tail_keep_alive = b""
@@ -12627,11 +12657,14 @@ class Server:
                 await listener.start_serving()
                 for each in listener.sockets:
                     _lengthen_queue(each)
+            await self._adopt()
         except BaseException:
             await self.stop()
             raise
 
     async def _listen(self) -> None:
+        if self.inherited.get("listeners"):
+            return await self._listen_on_inherited()
         if self.uds is not None and not self.sockets:
             self.sockets = [_unix_listener(self.uds, self.uds_mode)]
             self._uds_inode = os.stat(self.uds).st_ino
@@ -12678,6 +12711,35 @@ class Server:
         if self._uds_inode:
             _remove_socket(str(self.uds), self._uds_inode)
 
+    async def _listen_on_inherited(self) -> None:
+        from socket import socket
+
+        for number, scheme in self.inherited["listeners"]:
+            tls = None if scheme == "http" else self.https[2] if self.https is not None else self.tls
+            if scheme == "http" or tls is not None:
+                await self._listen_at(tls, sock=socket(fileno=os.dup(number)))
+        self._uds_inode = self.inherited["uds_inode"]
+        self.port = _port_of(self._listeners[0].sockets[0])
+
+    async def _adopt(self) -> None:
+        """Go on with the connections that another process has accepted, and received something from."""
+        from socket import socket
+
+        for number, received in self.inherited.get("connections", ()):
+            connection = _Connection(self, "http")
+            connection.parser.receive_data(base64.b64decode(received))
+            await self.loop.connect_accepted_socket(lambda: connection, socket(fileno=number))
+            connection._next_requests()
+        for number, scheme in self.inherited.get("listeners", ()):
+            if self._serves(scheme):
+                os.close(number)
+
+    def _serves(self, scheme: str) -> bool:
+        return scheme == "http" or "https" in self.ports
+
+    def _scheme_of(self, listener: Any) -> str:
+        return "https" if not _is_unix(listener) and _port_of(listener) == self.ports.get("https") else "http"
+
     def _sweep(self) -> None:
         """Tell the time, and look for connections that have run out of it: once a second, or as often as it takes."""
         times = self.timeouts
@@ -12717,6 +12779,46 @@ class Server:
             await asyncio.wait_for(self._drained, self.timeouts.shutdown)
         except asyncio.TimeoutError:
             logger.warning("%d requests did not end within %s s", len(self.connections), self.timeouts.shutdown)
+        await self._end()
+
+    async def hand_over(self) -> dict[str, Any]:
+        """Stop, and return what a successor can go on with: its ``start`` takes it, in this process or after ``exec``.
+
+        Nobody is refused: the sockets stay open, new connections wait in the system's queue, and those without an
+        open request go along with what was received of the next one. Open requests end first, as in ``stop``;
+        WebSockets are closed, and have two seconds for it.
+        """
+        import asyncio
+
+        self.hold = lambda: True
+        sockets = [each for listener in self._listeners for each in listener.sockets]
+        listeners = [(_kept(each.fileno()), self._scheme_of(each)) for each in sockets]
+        listeners += [each for each in self.inherited.get("listeners", ()) if not self._serves(each[1])]
+        connections = []
+        for each in sockets:
+            if not self.loop.remove_reader(each.fileno()):  # uvloop has none; asyncio would drop whom it accepts now
+                for listener in self._listeners:
+                    listener.close()
+        if self.on_stop is not None:
+            self.on_stop(self)
+        started, waited, is_busy = self.loop.time(), 0.0, True
+        while self.connections and waited < (self.timeouts.shutdown if is_busy else 2) or not waited:
+            await asyncio.sleep(0.01)  # at least once: who is being accepted becomes a connection
+            for kept in [connection.leave() for connection in list(self.connections)]:
+                if kept is not None:
+                    connections.append((kept[0], base64.b64encode(kept[1]).decode()))
+            is_busy = any(isinstance(each, _Connection) and each.request is not None for each in self.connections)
+            waited = self.loop.time() - started
+        self.stopping = True
+        await self._end()
+        return {
+            "address": self.address, "listeners": listeners, "connections": connections, "uds_inode": self._uds_inode
+        }  # fmt: skip
+
+    async def _end(self) -> None:
+        """Close what is still open."""
+        import asyncio
+
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)  # lets asyncio tell the connections that they are lost
@@ -12798,6 +12900,11 @@ def _lengthen_queue(listener: Any) -> None:
 
     with socket.socket(fileno=os.dup(listener.fileno())) as same:
         same.listen(2048)
+def _kept(number: int) -> int:
+    """Return another number for an open socket, that ``exec`` leaves open."""
+    number = os.dup(number)
+    os.set_inheritable(number, True)
+    return number
 
 
 def _shorten_queue(listener: Any) -> None:
@@ -12864,7 +12971,7 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 
 __all__ += [
     "Endpoint", "config", "Static", "RequestId", "RequestLogger", "LogFormatter",
-    "InvalidPathError", "ConfigError",
+    "InvalidPathError", "ConfigError", "CompilationError",
 ]  # fmt: skip
 
 
@@ -15091,13 +15198,15 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "threads": 40,
     "limits": {},  # fields of HTTPLimits
     "timeouts": {},  # fields of Timeouts
+    "code_reloader": None,  # run changed code at the next request; on in dev unless set
+    "live_reload": {},  # patterns: of files whose change reloads the pages of browsers, in dev; False for none
     "settings": {},  # what the app itself wants to know, by names of its own
     "name": None,  # what config files and the log call this endpoint; the name of the router unless set
     "config": "config",  # the folder of config files; False for none
     "env": None,  # "dev", "test" or "prod"; PHOENIX_ENV, then MIX_ENV, then dev, unless set
 }
 _PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs
-_CAN_BE_OFF = (*_PLUG_OPTIONS, "http")
+_CAN_BE_OFF = (*_PLUG_OPTIONS, "http", "live_reload")
 _ONLY_IN_CODE = ("name", "config", "env")  # they decide what is read from config files
 _KEYS = {
     "url": ("host", "scheme", "port", "path"),
@@ -15131,6 +15240,8 @@ if TYPE_CHECKING:
         limits: Mapping[str, int]
         timeouts: Mapping[str, float]
         gettext: Mapping[str, Any]
+        code_reloader: bool | None
+        live_reload: _DictOrOff
         settings: Mapping[str, Any]
         name: str | None
         config: str | Literal[False] | None
@@ -15198,6 +15309,12 @@ def _check_threads(threads: Any) -> None:
         raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
 
 
+def _check_live_reload(options: Mapping[str, Any]) -> None:
+    _check_keys("live_reload", options, ("patterns",))
+    if isinstance(options.get("patterns", ()), str):
+        raise ConfigError(f"live_reload={options!r}: expected a list of patterns such as [\"priv/static/*\"]")
+
+
 def _made_force_ssl(options: Any) -> Any:
     if not isinstance(options, (bool, Mapping)):
         raise ConfigError(f"force_ssl={options!r}: expected True, False or a dict")
@@ -15210,6 +15327,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
         ("static", Static), ("session", Session), ("parsers", Parsers), ("limits", HTTPLimits), ("timeouts", Timeouts),
     )},
     "force_ssl": _made_force_ssl,
+    "live_reload": _check_live_reload,
     "trusted_proxies": _TrustedProxies,
     "error_statuses": _check_statuses,
     "render_errors": _check_error_view,
@@ -15357,6 +15475,9 @@ class Endpoint(metaclass=_Recording):
         self.options: dict[str, Any] = self._options_in_force(options)
         self.debug_errors: bool = self.options["debug_errors"]
         self.reloads_templates = self.env == "dev"
+        code = self.options["code_reloader"]
+        self.reloads_code: bool = self.env == "dev" if code is None else bool(code)
+        self.live_reload: bool = self.env == "dev" and self.options["live_reload"] not in (None, False)
         self._limits = _made("limits", HTTPLimits, self.options["limits"])
         self._timeouts = _made("timeouts", Timeouts, self.options["timeouts"])
         secret = self.options["secret_key_base"]
@@ -15853,9 +15974,15 @@ class Endpoint(metaclass=_Recording):
         return connection.answer(_conn_of_environ(self, environ, connection))
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
-        """Serve until SIGINT or SIGTERM; then let open requests end, and return."""
+        """Serve until SIGINT or SIGTERM; then let open requests end, and return.
+
+        In dev, changed code is run and changed pages are shown at once; see the options ``code_reloader``, which is
+        on by itself only in the app's own program, and ``live_reload``.
+        """
         self.server = self.make_server(host, port)
-        _serve_all([self])
+        reload = self.reloads_code and (self.options["code_reloader"] is not None or _runs_the_app(self))
+        _set_up_logging(self)
+        _serve_all([self], _reloader_for([self], reload))
 
 
 def _sign_of_workers() -> str:
@@ -15866,13 +15993,572 @@ def _sign_of_workers() -> str:
     return found[0] if found else ""
 
 
-def _serve_all(endpoints: Sequence[Endpoint], run: Callable[[Any], Any] = _run_fairly) -> None:
-    """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop."""
+# --- Reload -------------------------------------------------------------------------------
+#
+# A changed module is not loaded into the process that runs: whoever holds a function, a class or
+# an object of the old one would go on using it, and only a fresh interpreter is sure to run what
+# stands in the files. So the process replaces itself by one (`execv`), which runs the same
+# program, with the same number, in the same terminal, and what others see of it goes along: the
+# sockets that listen, and each connection between two requests, with the bytes it has received.
+# Nobody is refused; a request waits for a moment, and the new code answers it. No second process
+# watches the first, so that there is none to be forgotten, to be debugged in vain, or to run the
+# program twice at its start.
+#
+#     changed -> requests wait unread -> open ones end, WebSockets are closed -> execv
+#         -> the program runs again -> its server takes the sockets, and reads what waited
+#         -> or it raises: every request is answered with that, until the next save
+#
+# Two look for changes. A request, before it is read, looks at the modules that were imported: it
+# cannot meet old code. A thread looks at all files below the app's folders, for the browsers,
+# which hear of changes through a channel. It rests a hundred times as long as a look has taken.
+#
+# Sources: Phoenix.CodeReloader, Phoenix.LiveReloader; execve(2) on what stays open.
+
+_UNWATCHED = frozenset(("__pycache__", "node_modules", "site-packages"))  # nor any whose name begins with a dot
+_LIVE_RELOAD = "/phoenix/live_reload"
+
+_BARE: dict[str, Any] = {"env": "dev", "log": False, "session": False, "static": False, "parsers": False, "config": False}
+
+_inherited: dict[str, Any] = {}  # what the process in whose place this one runs has left to it
+
+
+class CompilationError(PhoenixError):
+    """The program could not be started again after a change."""
+
+
+class _Reloader:
+    """Sees what changes: code starts the process again, what pages are made of is told to the browsers that show them.
+
+    With *is_broken* the program could not be started, and any code may be the mend.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], has_code: bool, is_broken: bool = False) -> None:
+        from threading import Event
+
+        self.endpoints = endpoints
+        self.has_code = has_code  # changed code starts the process again
+        self.program = _program_to_run()
+        self.is_broken = is_broken
+        self.changed = ""  # the file for which it does
+        self.is_over = False  # the process was told to end
+        self._started, self._assets = time.time_ns(), 0
+        self._known: dict[str, Any] = _inherited.get("states", {})  # how the files were when the one before left
+        self._states: dict[str, Any] = {}  # of the modules that were imported
+        self._modules = 0
+        self._folders = [*_inherited.get("folders", ()), *(each for app in endpoints for each in _folders_of(app))]
+        statics = [root for app in endpoints for static in app._statics if (root := static.root()) is not None]
+        views = [each for view in View._all() if (each := view.template_directory()) is not None]
+        self._static_folders = [os.path.join(os.path.realpath(root), "") for root in statics]
+        self._folders = _outermost([*self._folders, *views, *statics])
+        self._stopped = Event()
+        self._pause = 0.0
+        self._watched: list[str] = []
+        self._files: dict[str, Any] | None = None
+        self._live = Endpoint(_LiveReload(self.version), **_BARE)
+        if has_code:
+            self._note_modules()
+            for app in endpoints:
+                for file in _config_files(app.module, app.options["config"], app.env) if app.options["config"] else ():
+                    self.look_after(file)
+        if is_broken:
+            self._look()  # before anybody is shown the error, and mends it
+
+    def version(self) -> str:
+        """Return what names the state of the pages: it changes with each asset, but for style sheets."""
+        return f"{self._started:x}.{self._assets}"
+
+    def attach(self, endpoint: Endpoint, server: Server, stop: Callable[[], object]) -> None:
+        """Look after a server that is about to start; *stop* is called when the process shall start again."""
+        import asyncio
+
+        self._loop, self._stop = asyncio.get_running_loop(), stop
+        if self.has_code:
+            server.hold = self.holds
+        if endpoint.live_reload:
+            server.handle = functools.partial(self._handle, endpoint)
+
+    def start(self) -> None:
+        """Watch the files, now that the servers run."""
+        from threading import Thread
+
+        self._live.pubsub._serve_on(self._loop)
+        Thread(target=self._watch, name="phoenix-reloader", daemon=True).start()
+
+    # --- Code -------------------------------------------------------------------------------
+
+    def holds(self) -> bool:
+        """Tell whether requests shall wait, because there is new code."""
+        if not self.changed:
+            self._look_at_modules()
+        return bool(self.changed)
+
+    def _note_modules(self) -> None:
+        modules = list(sys.modules.values())
+        if len(modules) != self._modules:
+            for module in modules:
+                self.look_after(getattr(module, "__dict__", {}).get("__file__"))
+            self._modules = len(modules)  # not before: the other thread would believe that they are known
+
+    def _look_at_modules(self) -> None:
+        self._note_modules()
+        for file, state in list(self._states.items()):
+            if _file_state(file) != state:
+                self._start_again(file)
+
+    def look_after(self, file: Any) -> None:
+        """Take in a file of code, if it is one of the app's."""
+        if isinstance(file, str) and file not in self._states and _lies_in(file, self._folders):
+            known = self._known.get(file)
+            self._states.setdefault(file, _file_state(file) if known is None else tuple(known))
+
+    def _start_again(self, file: str) -> None:
+        if not self.changed:
+            self.changed = file
+            self._call_soon(self._stop)
+
+    def _call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            pass  # the loop is closed
+
+    async def start_again(self, servers: Sequence[Server]) -> None:
+        """Replace the process, unless it is told to end meanwhile; then return."""
+        import asyncio
+
+        logger.info("%s has changed: starting again", _short_name(self.changed))
+        while _is_in_pdb():  # somebody is at work there
+            await asyncio.sleep(0.1)
+        left = await asyncio.gather(*(server.hand_over() for server in servers))
+        states: dict[str, Any] = {}
+        for _ in range(40):  # until whoever saves files has finished
+            before, states = states, {file: _file_state(file) for file in self._states}
+            if before == states:
+                break
+            await asyncio.sleep(0.05)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+        if not self.is_over:
+            for file in states:
+                if states[file] != self._states[file] or self.is_broken:
+                    _forget_bytecode(file)
+            _forget_bytecode(self.changed)
+            found = {"program": self.program, "servers": left, "states": states, "folders": self._folders}
+            _replace_process(found)
+
+    # --- Browsers ---------------------------------------------------------------------------
+
+    def _handle(self, endpoint: Endpoint, request: Request, connection: Any) -> Any:
+        """Answer a request; a page is answered with the client of the reload socket in it."""
+        if request.path.startswith(_LIVE_RELOAD + "/"):
+            return self._live.handle_request(request, connection)
+        result = endpoint.handle_request(request, connection)
+        return self._with_client(result) if _is_conn(result) else self._with_client_later(result)
+
+    async def _with_client_later(self, result: Any) -> Any:
+        return self._with_client(await result)
+
+    def _with_client(self, conn: Any) -> Any:
+        headers = conn._resp_headers
+        if conn.state != "sent" or not headers.get("content-type", ("",))[0].startswith("text/html"):
+            return conn
+        policy = headers.get("content-security-policy", ())
+        if policy == _DEBUG_HEADERS["content-security-policy"]:
+            headers["content-security-policy"] = (f"{policy[0]}; frame-src 'self'",)
+        elif conn.status != 200 or "content-encoding" in headers or not all(map(_allows_frames, policy)):
+            return conn
+        body = conn.resp_body.encode("utf-8", "replace") if isinstance(conn.resp_body, str) else conn.resp_body
+        at = body.lower().rfind(b"</body>")
+        if at >= 0:
+            source = f"{conn.endpoint.path_prefix}{_LIVE_RELOAD}/frame?version={self.version()}"
+            frame = f'<iframe hidden height="0" width="0" src="{source}"></iframe>\n'
+            conn.resp_body = body[:at] + frame.encode() + body[at:]
+        return conn
+
+    def _asset_type(self, path: str) -> str | None:
+        """Return the kind of a file that pages are made of (``"css"``), and ``None`` for others."""
+        kind = path.rpartition(".")[2].lower()
+        for endpoint in self.endpoints:
+            patterns = endpoint.options["live_reload"].get("patterns") if endpoint.live_reload else ()
+            if patterns is not None:
+                from fnmatch import fnmatchcase
+
+                names = [path[len(folder) + 1 :] for folder in self._folders if path.startswith(folder + os.sep)]
+                if any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+                    return kind
+            elif kind in View.engines or kind == "po":
+                return kind
+            elif kind in MIME._types and path.startswith(tuple(self._static_folders)):
+                return kind
+        return None
+
+    def _tell(self, kinds: Iterable[str]) -> None:
+        """Let the browsers know that assets have changed."""
+        for kind in kinds:
+            self._live.broadcast("phoenix:live_reload", "assets_change", {"asset_type": kind})
+
+    # --- Files ------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        for _ in self._occasions():
+            started = time.thread_time()
+            if self.has_code:
+                self._look_at_modules()
+            before = self._files
+            self._look()
+            if before is not None:
+                self._compare(before, self._files or {})
+            self._pause = max(0.25, 100 * (time.thread_time() - started))
+
+    def _look(self) -> None:
+        files: dict[str, Any] = {}
+        folders: list[str] = []
+        for folder in self._folders:
+            _look_at(folder, files, folders)
+        self._files, self._watched = files, folders
+
+    def _compare(self, before: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+        changed = [path for path in {**before, **files} if before.get(path) != files.get(path)]
+        for path in changed if self.has_code else ():
+            if path.endswith(".py") and (self.is_broken or os.path.basename(os.path.dirname(path)) == "config"):
+                self._start_again(path)
+        kinds = {kind for path in changed if (kind := self._asset_type(path)) is not None}
+        if kinds and not self.changed:  # else the browsers come anew anyhow
+            self._assets += kinds != {"css"}
+            self._call_soon(self._tell, sorted(kinds))
+
+    def _occasions(self) -> Iterator[None]:
+        """Yield when it is time to look: now and then; or when the package ``watchfiles`` has seen something."""
+        from importlib import import_module
+
+        yield
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each change
+        try:
+            watch = import_module("watchfiles").watch
+        except ImportError:
+            watch = None
+        while not self._stopped.wait(0 if watch else self._pause):
+            yield
+            watched = self._watched
+            for _ in watch(
+                *watched, recursive=False, watch_filter=None, debounce=200, step=20, rust_timeout=2000,
+                yield_on_timeout=True, stop_event=self._stopped, raise_interrupt=False,
+            ) if watch else ():  # fmt: skip
+                yield
+                if self._watched != watched:
+                    break
+
+
+def _file_state(file: str) -> tuple[int, int] | None:
+    """Return what changes when a file is written."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _look_at(folder: str, files: dict[str, Any], folders: list[str]) -> None:
+    """Add the states of all files below *folder*, and the folders they lie in, but for those of libraries and tools."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    if any(entry.name == "pyvenv.cfg" for entry in entries):
+        return
+    folders.append(folder)
+    for entry in entries:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in _UNWATCHED and not entry.name.startswith("."):
+                    _look_at(entry.path, files, folders)
+            elif not entry.name.startswith(".") and entry.is_file():
+                status = entry.stat()
+                files[entry.path] = status.st_mtime_ns, status.st_size
+        except OSError:
+            pass  # it is gone already
+
+
+def _folders_of(endpoint: Endpoint) -> list[str]:
+    """Return the folders of an app: those from which the modules of its endpoint and its router were imported."""
+    modules = endpoint.module, sys.modules.get(getattr(endpoint.router, "__module__", ""))
+    files = [(module, getattr(module, "__file__", None)) for module in modules]
+    return [_app_folders(module)[-1] for module, file in files if file is not None and not _is_this_file(file)]
+
+
+def _is_this_file(file: str) -> bool:
+    return os.path.realpath(file) == os.path.realpath(__file__)
+
+
+def _outermost(folders: Iterable[str]) -> list[str]:
+    """Return *folders* without those that lie in others."""
+    real = {os.path.realpath(folder) for folder in folders}
+    return sorted(each for each in real if not any(each.startswith(os.path.join(other, "")) for other in real - {each}))
+
+
+def _lies_in(file: str, folders: Iterable[str]) -> bool:
+    """Tell whether *file* belongs to the app in one of *folders*, rather than to a library below them."""
+    real = os.path.realpath(file)
+    for folder in folders:
+        if real.startswith(os.path.join(folder, "")):
+            parts = real[len(folder) :].split(os.sep)
+            return not any(part in _UNWATCHED or part.startswith(".") for part in parts)
+    return False
+
+
+def _forget_bytecode(file: str) -> None:
+    """Remove what Python keeps of a module: it would take it for new when the change came within the same second."""
+    from importlib.util import cache_from_source
+
+    try:
+        os.remove(cache_from_source(file))
+    except (OSError, NotImplementedError):
+        pass
+
+
+def _allows_frames(policy: str) -> bool:
+    """Tell whether a content security policy lets a page hold frames of its own site."""
+    rules = {name: sources for name, *sources in map(str.split, filter(str.strip, policy.lower().split(";")))}
+    sources = rules.get("frame-src", rules.get("child-src", rules.get("default-src", ["*"])))
+    return "'self'" in sources or "*" in sources
+
+
+class _LiveReload:
+    """Plug: the frame that pages hold, and the socket of channels that it opens. *version* is that of the pages."""
+
+    def __init__(self, version: Callable[[], str]) -> None:
+        class LiveReloadChannel(Channel):
+            def join(self, socket: Socket, topic: str, message: Any) -> Any:
+                return socket.ok({"version": version()})
+
+        mount, where = _Mount(_LIVE_RELOAD, SocketHandler, {"log": False}), _caller()
+        mount.add("phoenix:live_reload", LiveReloadChannel, where)
+        self.socket = _SocketPlug(mount, _Upgrade({}, ("phoenix",), where), old=False)
+
+    def __call__(self, conn: Any) -> Any:
+        match conn.request_path.removeprefix(_LIVE_RELOAD):
+            case "/frame":
+                return conn.html(_LIVE_RELOAD_FRAME)
+            case "/socket/websocket":
+                return self.socket(conn)
+        return conn.send_resp(404, "")
+
+
+_LIVE_RELOAD_FRAME = """<!DOCTYPE html>
+<meta charset="utf-8"><title>Live reload</title>
+<script>
+const shown = new URLSearchParams(location.search).get("version")  // of the page around this frame
+const url = location.href.replace(/^http/, "ws").replace(/frame(\\?.*)?$/, "socket/websocket?vsn=2.0.0")
+let tries = 0
+
+function connect() {
+  const socket = new WebSocket(url)
+  const send = (ref, topic, event) => socket.send(JSON.stringify([ref, ref, topic, event, {}]))
+  let heart
+  socket.onopen = () => {
+    tries = 0
+    send("1", "phoenix:live_reload", "phx_join")
+    heart = setInterval(() => send("2", "phoenix", "heartbeat"), 30000)
+  }
+  socket.onmessage = message => {
+    const [, ref, , event, payload] = JSON.parse(message.data)
+    if (event === "phx_reply" && ref === "1") compare(payload.response.version)
+    else if (event === "assets_change") payload.asset_type === "css" ? swapStyles() : parent.location.reload()
+  }
+  socket.onclose = () => {
+    clearInterval(heart)
+    setTimeout(connect, Math.min(100 * 2 ** tries++, 2000))
+  }
+}
+
+function compare(version) {
+  if (version === shown || sessionStorage.phoenixReloaded === version) return  // once, should a cache keep the old page
+  sessionStorage.phoenixReloaded = version
+  parent.location.reload()
+}
+
+function swapStyles() {
+  for (const link of parent.document.querySelectorAll("link[rel~=stylesheet][href]")) {
+    const source = new URL(link.href), next = link.cloneNode()
+    if (source.host !== location.host || link.dataset.left) continue
+    source.searchParams.set("vsn", Date.now())
+    next.href = source
+    next.onload = next.onerror = () => link.remove()
+    link.dataset.left = "true"
+    link.after(next)
+  }
+}
+
+connect()
+</script>
+"""
+
+
+# --- Reload: the next process ---------------------------------------------------------------
+
+
+def _reloader_for(endpoints: Sequence[Endpoint], reload: bool | None) -> _Reloader | None:
+    """Return what reloads code and pages of *endpoints*, or ``None`` when nothing shall.
+
+    *reload* says whether changed code starts the process again; ``None`` leaves it to the endpoints. It cannot in a
+    thread, without a file to run again (as in a notebook), under a debugger, whose breakpoints it would lose, or on
+    Windows, which has no ``exec``.
+    """
+    import threading
+
+    wanted = any(endpoint.reloads_code for endpoint in endpoints) if reload is None else reload
+    monitoring: Any = getattr(sys, "monitoring", None)
+    is_debugged = sys.gettrace() is not None or monitoring is not None and monitoring.get_tool(0) is not None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    has_code = wanted and in_main_thread and not is_debugged and os.name == "posix" and bool(_program_to_run())
+    if reload and not has_code:
+        logger.warning("code is not reloaded: that takes the main thread of a program in a file, and no debugger")
+    return _Reloader(endpoints, has_code) if has_code or any(each.live_reload for each in endpoints) else None
+
+
+def _runs_the_app(endpoint: Endpoint) -> bool:
+    """Tell whether this program is the app's own, and not one that has imported it, such as a test runner."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return file is not None and _lies_in(file, _outermost(_folders_of(endpoint)))
+
+
+def _program_to_run() -> list[str]:
+    """Return what Python was started with, a command of ours, a module or a file; nothing for code that is in none."""
+    if "program" in _inherited:
+        return list(_inherited["program"])
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if file is None or not sys.executable:
+        return []
+    if _is_this_file(file):
+        return ["command", file]
+    if spec is not None and spec.name != "__main__":
+        return ["module", spec.name.removesuffix(".__main__")]
+    return ["file", os.path.abspath(file if spec is None else os.path.dirname(file))]  # of a folder, __main__.py is run
+
+
+def _is_in_pdb() -> bool:
+    """Tell whether any thread waits for what somebody types into a debugger."""
+    for frame in sys._current_frames().values():
+        above: types.FrameType | None = frame
+        while above is not None:
+            if above.f_globals.get("__name__") in ("pdb", "bdb"):
+                return True
+            above = above.f_back
+    return False
+
+
+def _replace_process(left: Mapping[str, Any]) -> NoReturn:
+    """Run the program anew in the place of this process, and leave it what *left* holds."""
+    import atexit
+    import subprocess
+    import tempfile
+    from threading import Thread
+
+    leaving = Thread(target=atexit._run_exitfuncs, daemon=True)
+    leaving.start()
+    leaving.join(2)  # some wait for processes that do not end
+    with tempfile.TemporaryFile() as stream:
+        stream.write(encode_json(left).encode())
+        stream.seek(0)
+        number = _kept(stream.fileno())
+    for output in (sys.stdout, sys.stderr):
+        if output is not None:
+            output.flush()
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    flags += ["-u"] if getattr(sys.stdout, "write_through", False) else []
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from importlib import import_module;"
+        f" phoenix = import_module({__name__!r}); phoenix._resume({number}, phoenix.main)"
+    )
+    os.execv(sys.executable, [sys.executable, *flags, "-c", code, *sys.argv])
+
+
+def _resume(number: int, main: Callable[[], int | None]) -> None:
+    """Run the program again, in the place of a process that has left things in the file *number*.
+
+    *main* runs the command line.
+    """
+    import runpy
+
+    with open(number, "rb") as stream:
+        _inherited.update(jsonlib.loads(stream.read()))
+    del sys.argv[0]
+    kind, program = _inherited["program"]
+    try:
+        if kind == "command":
+            sys.modules["__main__"].__file__ = program
+            sys.exit(main())
+        elif kind == "module":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(program, run_name="__main__")
+    except KeyboardInterrupt:
+        return
+    except BaseException as error:
+        if not _inherited or isinstance(error, SystemExit) and not error.code:
+            raise  # it has served, or has ended by itself
+        _wait_for_mend(error)
+
+
+def _wait_for_mend(error: BaseException) -> None:
+    """Answer every request with the *error* that the program ended with, until its code is changed."""
+    found = _short_traceback(error)
+    if isinstance(error, SystemExit):
+        found = f"the program ended before it served: {error.code if isinstance(error.code, str) else f'exit code {error.code}'}"
+    failure = CompilationError(found)
+    failure.__cause__ = error
+
+    def error_page(conn: Any) -> Any:
+        return conn.endpoint._answer_error(conn, failure, 500)
+
+    endpoints = []
+    for left in _inherited.get("servers", ()):
+        endpoint = Endpoint(error_page, **_BARE)
+        endpoint.server = endpoint.make_server(*left["address"][:2])
+        endpoint.server.address = left["address"]
+        endpoints.append(endpoint)
     _set_up_logging(endpoints[0])
+    logger.error("the new code does not start: waiting for the next save\n%s", found)
+    reloader = _Reloader(endpoints, True, is_broken=True)
+    trace = error.__traceback__
+    while trace is not None:
+        reloader.look_after(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    reloader.look_after(getattr(error, "filename", None))
+    reloader.look_after(_inherited["program"][1])
+    _serve_all(endpoints, reloader)
+
+
+def _short_traceback(error: BaseException) -> str:
+    """Return where the app failed, without the way by which it was imported."""
+    import traceback
+
+    found = traceback.TracebackException.from_exception(error)
+    own = [frame for frame in found.stack if not frame.filename.startswith("<frozen ")]
+    while own and (_is_this_file(own[0].filename) or os.path.basename(own[0].filename) in ("runpy.py", "<string>")):
+        del own[0]
+    while own and isinstance(error, PhoenixError) and _is_this_file(own[-1].filename):
+        del own[-1]  # the message tells what is wrong with the app, and this is not where
+    found.stack = traceback.StackSummary.from_list(own)
+    return "".join(found.format())
+
+
+# --- Running ------------------------------------------------------------------------------
+
+
+def _serve_all(
+    endpoints: Sequence[Endpoint], reloader: _Reloader | None, run: Callable[[Any], Any] = _run_fairly
+) -> None:
+    """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop."""
     _warn_of_sections(endpoints)
     _hand_out(_sockets_of_systemd(), endpoints)
     try:
-        run(_serve_until_stopped(endpoints))
+        run(_serve_until_stopped(endpoints, reloader))
     except KeyboardInterrupt:
         pass
 
@@ -15898,25 +16584,39 @@ def _hand_out(sockets: Sequence[Any], endpoints: Sequence[Endpoint]) -> None:
         endpoint.server.sockets = list(sockets if len(endpoints) == 1 else sockets[at : at + 1])
 
 
-async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
+async def _serve_until_stopped(endpoints: Sequence[Endpoint], reloader: _Reloader | None) -> None:
     """Serve until a signal comes, or until all of them have given up; one that does leaves the others alone."""
     import asyncio
     import signal
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        stop.set()
+        if reloader is not None:
+            reloader.is_over = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, end)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             pass
     started: list[Server] = []
     watchdog = None
     try:
         for endpoint in endpoints:
+            endpoint.server = endpoint.server or endpoint.make_server()
+            if reloader is not None:
+                reloader.attach(endpoint, endpoint.server, stop.set)
+        _take_over([endpoint.server for endpoint in endpoints if endpoint.server is not None])
+        for endpoint in endpoints:
             started.append(await _start_server(endpoint))
         if any(endpoint.env == "dev" for endpoint in endpoints):
             watchdog = _Watchdog(loop)
+        _inherited.clear()
+        if reloader is not None:
+            reloader.start()
         told = loop.create_task(stop.wait())
         running = {server.ended: " and ".join(server.urls) for server in started}
         while running and not told.done():
@@ -15925,12 +16625,26 @@ async def _serve_until_stopped(endpoints: Sequence[Endpoint]) -> None:
                 place = running.pop(each)
                 if running:
                     logger.critical("%s has stopped; what goes on: %s", place, ", ".join(running.values()))
+        if reloader is not None and reloader.changed and not reloader.is_over:
+            await reloader.start_again([server for server in started if not server.stopping])
     finally:
         if watchdog is not None:
             watchdog.stop()
         await asyncio.gather(*(server.stop() for server in started))
     if any(endpoint.gave_up for endpoint in endpoints):
         sys.exit(1)
+
+
+def _take_over(servers: Sequence[Server]) -> None:
+    """Let servers have what the process before this one left to those of the same address; close the rest."""
+    left = list(_inherited.get("servers", ()))
+    for server in servers:
+        server.inherited = next((each for each in left if each["address"] == server.address), {})
+        if server.inherited:
+            left.remove(server.inherited)
+    for each in left:
+        for number, _ in (*each.get("listeners", ()), *each.get("connections", ())):
+            os.close(number)
 
 
 async def _start_server(endpoint: Endpoint) -> Server:
@@ -15957,6 +16671,8 @@ async def _start_server(endpoint: Endpoint) -> Server:
     except PhoenixError as error:
         logger.critical("%s", error, exc_info=error.__cause__)
         sys.exit(1)
+    if "listeners" in server.inherited:
+        return server
     print(f"Running {endpoint.name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
     return server
 
@@ -16830,6 +17546,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             print(f"\n    {_program()} {refused.line}\n", file=sys.stderr)
         return refused.code
     except PhoenixError as error:  # the app is wrong, and its message says how
+        if _inherited:
+            raise
         print(_coloured("31", f"{type(error).__name__}:", sys.stderr), error, file=sys.stderr)
         return 1
     except BrokenPipeError:  # as in `phoenix routes | head`: there is nobody left to tell
@@ -16918,6 +17636,8 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     server = command(_server, "server app:app --port 4000", "Start the server", aliases=["start"])
     server.add_argument("apps", nargs="*", metavar="APP", default=["app"], help=f"{_APP_HELP}; app unless given")
     server.add_argument("--host", help="address to listen on: 0.0.0.0 for all; 127.0.0.1 unless the app says otherwise")
+    server.add_argument("--reload", action="store_true", default=None, help="run changed code at the next request, as in dev")
+    server.add_argument("--no-reload", action="store_false", dest="reload", help="run the code that was there at the start")
     server.add_argument("--port", type=int, help="port to listen on; of several apps each takes the next")
     server.add_argument("--loop", metavar="MODULE", default="asyncio", help="what runs the event loop, such as uvloop")
     server.add_argument("--uds", metavar="PATH", help="Unix socket to listen on instead, as for nginx")
@@ -17067,7 +17787,9 @@ def _import_app(name: str, command: str, rest: str, folder: str = "") -> types.M
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
             raise _no_module(name, command, rest) from None
-        _print_short_traceback(error)
+        if _inherited:
+            raise  # the page shows it
+        print(_short_traceback(error), end="", file=sys.stderr)
         raise _Refused(f"{name} could not be imported.", code=1) from None
 
 
@@ -17086,20 +17808,6 @@ def _no_module(name: str, command: str, rest: str) -> _Refused:
         if holds:
             return _Refused(f"{missing}, but there is:", f"{command} {app}")
     return _Refused(f"{missing}, nor another app. To make one type:", "new my_app")
-
-
-def _print_short_traceback(error: Exception) -> None:
-    """Print where the app failed, without the way by which it was imported."""
-    import traceback
-
-    found = traceback.TracebackException.from_exception(error)
-    own = [frame for frame in found.stack if not frame.filename.startswith("<frozen ")]
-    while own and _same_file(own[0].filename, __file__):
-        del own[0]
-    while own and isinstance(error, PhoenixError) and _same_file(own[-1].filename, __file__):
-        del own[-1]  # the message tells what is wrong with the app, and this is not where
-    found.stack = traceback.StackSummary.from_list(own)
-    print("".join(found.format()), end="", file=sys.stderr)
 
 
 def _found_in(module: types.ModuleType, test: Callable[[Any], bool]) -> list[Any]:
@@ -17152,17 +17860,33 @@ def _endpoints_of(target: str, command: str) -> list[Any]:
 # --- Commands -----------------------------------------------------------------------------
 
 
+def _endpoints_of_all(targets: Sequence[str]) -> list[Any]:
+    return list(dict.fromkeys(each for target in targets for each in _endpoints_of(target, "server")))
+
+
 def _server(options: Any) -> None:
     line = f"server {' '.join(options.apps)} --port"
     run = _loop_runner(options.loop, line.removesuffix(" --port"))
     if options.port is not None and not 0 <= options.port <= 65535:
         raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"{line} 4000")
-    endpoints = list(dict.fromkeys(each for target in options.apps for each in _endpoints_of(target, "server")))
+    if options.reload and not _inherited:  # then not even the first start has to succeed
+        address = [options.host or "127.0.0.1", options.port or int(os.environ.get("PORT") or 4000), None, None]
+        _inherited.update(program=_program_to_run(), folders=[os.getcwd()], servers=[{"address": address}])
+        try:
+            endpoints = _endpoints_of_all(options.apps)
+        except _Refused:
+            raise
+        except Exception as error:
+            return _wait_for_mend(error)
+    else:
+        endpoints = _endpoints_of_all(options.apps)
+    _set_up_logging(endpoints[0])
+    reloader = _reloader_for(endpoints, options.reload)
     if options.uds is not None:
         if len(endpoints) > 1:
             raise _Refused("one Unix socket serves one app: start each by itself, as in:", "server app:app --uds app.sock")
         endpoints[0].server = endpoints[0].make_server(uds=options.uds)
-        _serve_all(endpoints, run)
+        _serve_all(endpoints, reloader, run)
         return
     ports = [endpoint.port for endpoint in endpoints]
     if options.port is not None:  # port 0 is any that is free
@@ -17176,7 +17900,7 @@ def _server(options: Any) -> None:
     for endpoint, port in zip(endpoints, ports):
         if options.port is not None or options.host is not None or "uds" not in (endpoint.config("http") or {}):
             endpoint.server = endpoint.make_server(options.host, port)
-    _serve_all(endpoints, run)
+    _serve_all(endpoints, reloader, run)
 
 
 def _loop_runner(name: str, line: str) -> Callable[[Any], Any]:
@@ -17211,7 +17935,7 @@ def _shell(options: Any) -> int | None:
         try:
             exec(compile(sys.stdin.read() if sys.stdin else "", "<stdin>", "exec"), space)
         except Exception as error:
-            _print_short_traceback(error)
+            print(_short_traceback(error), end="", file=sys.stderr)
             return 1
         return None
     import code
