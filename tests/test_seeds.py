@@ -51,7 +51,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("an absolute path", "test_cli::test_an_absolute_path_is_taken_as_it_is"),
         ("a relative path", "test_cli::test_readme_setup_new"),
         ("3. change into it, install dependencies", No("the app holds its copy of the framework"), "test_cli::test_its_tests_pass_with_nothing_installed"),
-        ("`start` starts the web server", "test_cli::test_it_starts", "test_cli::test_every_command_has_help_with_an_example"),
+        ("`start` starts the web server", "test_cli::test_it_starts", "test_cli::test_readme_mix_tasks_server"),
         ("in production, compile protocols for performance", No("a tool of Elixir; here routes, plugs and templates are always made ready at the start"), "test_views::test_all_is_compiled_once_and_nothing_is_read_when_rendering"),
         ("environment and port of production are given as variables", "test_seed_readme::test_setup_environment_and_port_of_production_come_from_variables", "test_cli::test_in_production_it_answers_with_its_error_pages"),
     ],
@@ -157,7 +157,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("which the client handles after it got the channel", "phoenix.test.mjs: sample: the join event that the server sends while joining, before or after its reply"),
         ("a channel may send an event `error` while it refuses", "test_seed_channels::test_seed_sample_join_and_error_are_sent_only_by_the_app_itself"),
         ("which the client handles like others", "phoenix.test.mjs: sample: the error event that the server sends while refusing, before or after its reply", "test_chat::test_seed_sample_a_refused_join_hears_the_error_that_the_app_sends"),
-        ("neither is sent by itself: to these clients the server says nothing", "test_channels::test_a_conversation_in_0_7_where_only_the_app_answers"),
+        ("neither is sent by itself: to these clients the server says nothing", "test_channels::test_a_conversation_in_0_7_where_only_the_app_answers", "test_channels::test_scenes_in_v2"),
     ],
     "Holding state in socket connections": [
         ("`assign` in `join` keeps state for the events of the socket", "test_seed_channels::test_seed_sample_state_is_held_in_the_socket"),
