@@ -2264,16 +2264,22 @@ class ParamsConn(BaseConn):
         return self
 
 
-def filter_params(value: Any, words: Sequence[str]) -> Any:
-    """Replace what must not be logged: the values of keys that contain one of *words*, at any depth."""
+def filter_params(value: Any, words: Sequence[str] | Mapping[str, Sequence[str]]) -> Any:
+    """Replace what must not be logged: the values of keys that contain one of *words*, at any depth.
+
+    With ``{"keep": ["id", "page"]}`` it is all values but those of these keys.
+    """
+    keep = words.get("keep", ()) if isinstance(words, Mapping) else None
     if isinstance(value, Mapping):
         return {
-            key: "[FILTERED]" if any(word in str(key) for word in words) else filter_params(item, words)
+            key: "[FILTERED]" if keep is None and any(word in str(key) for word in words)
+            else item if keep is not None and key in keep
+            else filter_params(item, words)
             for key, item in value.items()
-        }
+        }  # fmt: skip
     if isinstance(value, (list, tuple)):
         return [filter_params(item, words) for item in value]
-    return value
+    return value if keep is None else "[FILTERED]"
 
 
 def _shown_params(params: Any, endpoint: Any) -> str:
@@ -13659,7 +13665,8 @@ class _Report:
     def __init__(self, conn: Any, error: BaseException, status: int, endpoint: Any) -> None:
         self.conn, self.error, self.status, self.endpoint = conn, error, status, endpoint
         self.title = f"{type(error).__name__} at {conn.method} {conn.request_path}"
-        self._words = (*(word.lower() for word in endpoint.config("filter_parameters")), *_SECRET_WORDS)
+        words = endpoint.config("filter_parameters")
+        self._words = (*(word.lower() for word in words if not isinstance(words, Mapping)), *_SECRET_WORDS)
         self._secrets = _any_of(self._find_secrets())
 
     # Secrets
@@ -15190,7 +15197,7 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {
     "parsers": {},  # options of the plug Parsers; False for none
     "plugs": (),  # further plugs, in front of the router
     "log": logging.INFO,  # level of the request log; False for none; or {"requests": ..., "level": ..., "format": ...}
-    "filter_parameters": ("password", "token"),  # words in the names of params whose values are not logged
+    "filter_parameters": ("password", "token"),  # parts of names of params that are not logged; or {"keep": names}
     "template_engines": {},  # extension -> engine
     "gettext": {},  # options of Translations: from_, default, messages
     "pubsub": None,  # a PubSub; one of its own unless set
@@ -15232,7 +15239,7 @@ if TYPE_CHECKING:
         parsers: _DictOrOff
         plugs: Sequence[Callable[[Any], Any]]
         log: int | str | Mapping[str, Any] | None
-        filter_parameters: Sequence[str]
+        filter_parameters: Sequence[str] | Mapping[str, Sequence[str]]
         template_engines: Mapping[str, Any]
         pubsub: PubSub | None
         children: Sequence[Any]
@@ -15280,7 +15287,9 @@ def _check_options(given: Mapping[str, Any]) -> None:
         if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not is_off:
             off = ", or False for none" if name in _CAN_BE_OFF else ""
             raise ConfigError(f"{name}={value!r}: expected a dict{off}")
-        if isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
+        if name == "filter_parameters" and isinstance(value, Mapping):
+            _check_keys(name, value, ("keep",))
+        elif isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
             raise ConfigError(f"{name}={value!r}: expected a list")
         if name in _CHECKS and not is_off:
             _CHECKS[name](value)
@@ -15786,7 +15795,12 @@ class Endpoint(metaclass=_Recording):
             accept = ",".join(conn._req_headers.get("accept", ()))
             if accept and chosen not in ("html", "json", "text", "xml"):
                 chosen = _attempt(lambda: negotiate(accept, ("html", "json", "text", "xml")))
-        return chosen if isinstance(chosen, str) and chosen in MIME._types else "html"
+        if isinstance(chosen, str) and chosen in MIME._types:
+            return chosen
+        if chosen:
+            why = f"the format {chosen!r} is unknown" if isinstance(chosen, str) else _text_of(chosen).partition("\n")[0]
+            logger.debug("the error page is made in html: %s", why)
+        return "html"
 
     def _render_plainly(self, conn: Any, error: BaseException, status: int) -> Any:
         conn._resp_headers["content-type"] = _TEXT_PLAIN

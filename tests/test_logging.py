@@ -295,6 +295,58 @@ def test_the_clock_goes_on(format: str) -> None:
     assert found == ["20.000", "20.999", "21.500", "20.250"]
 
 
+# --- Params -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, shown",
+    [
+        (["password"], "{'id': '7', 'user': {'name': 'Ann', 'password': '[FILTERED]', 'tags': ['a']}}"),
+        ({"keep": []}, "{'id': '[FILTERED]', 'user': {'name': '[FILTERED]', 'password': '[FILTERED]', 'tags': ['[FILTERED]']}}"),
+        ({"keep": ["id", "tags"]}, "{'id': '7', 'user': {'name': '[FILTERED]', 'password': '[FILTERED]', 'tags': ['a']}}"),
+        ({"keep": ["user"]}, "{'id': '[FILTERED]', 'user': {'name': 'Ann', 'password': 'x', 'tags': ['a']}}"),
+    ],
+)  # fmt: skip
+def test_params_are_logged_without_those_that_are_named_or_only_those(
+    words: Any, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = "/?id=7&user[name]=Ann&user[password]=x&user[tags][]=a"
+    with caplog.at_level(logging.DEBUG, "phoenix"):
+        endpoint(filter_parameters=words).test().get(path)
+        endpoint(filter_parameters=words, debug_errors=True).test().get("/fail")
+    assert f"\n  Parameters: {shown}\n" in caplog.text
+
+
+def test_params_that_cannot_be_read_are_shown_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "phoenix"):
+        endpoint().test().get("/?a=%zz")
+    assert "\n  Parameters: [UNFETCHED]\n" in caplog.text
+
+
+def test_another_word_than_keep_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'only' in filter_parameters"):
+        endpoint(filter_parameters={"only": ["id"]})
+
+
+@pytest.mark.parametrize(
+    "path, accept, why",
+    [
+        ("/fail?_format=bogus", None, "the format 'bogus' is unknown"),
+        ("/fail", "image/png", "no supported media type in accept header."),
+        ("/fail?a=%zz", None, "invalid urlencoded params, got '%zz'"),
+        ("/fail", "*/*", ""),
+    ],
+)
+def test_why_an_error_page_is_in_another_format_than_asked_for_is_logged(
+    path: str, accept: str | None, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "phoenix"):
+        conn = endpoint().test().get(path, headers={"accept": accept} if accept else {})
+    assert conn.get_resp_header("content-type") == ["text/html; charset=utf-8"]
+    said = [line for line in messages(caplog) if line.startswith("the error page is made in html")]
+    assert said == ([f"the error page is made in html: {why}"] if why else [])
+
+
 # --- Channels -----------------------------------------------------------------------------
 
 
