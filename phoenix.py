@@ -11967,7 +11967,7 @@ class _Connection(_LoopAdapter):
     def _start(self, request: Request) -> None:
         self.request = request
         self.deadline = _NEVER
-        self.keep_alive = request.keep_alive and not self.server.stopping
+        self.keep_alive = request.keep_alive
         self.head_sent = False
         self.continued = not request.minor  # HTTP/1.0 does not know it
         context = contextvars.copy_context()  # what this request sets must not be seen by the next
@@ -12772,6 +12772,7 @@ class Server:
             await asyncio.shield(self.ended)
             return
         self.stopping = True
+        self.handle = functools.partial(_handle_last, self.handle)
         self._stop_listening()
         for _ in range(3 if self._listeners else 0):  # until asyncio has made the connections that it has accepted
             await asyncio.sleep(0)
@@ -12833,6 +12834,12 @@ class Server:
             await self.on_end(self)
         self.workers.stop()
         self.ended.set_result(None)
+
+
+def _handle_last(handle: Callable[[Request, Any], Any], request: Request, connection: Any) -> Any:
+    """Handle a request that came while the server stopped: it is the last one of its connection."""
+    connection.keep_alive = False
+    return handle(request, connection)
 
 
 def _is_unix(listener: Any) -> bool:
