@@ -6495,7 +6495,7 @@ def _parse_po(text: str, file: str) -> list[_Entry]:
     def finish() -> None:
         nonlocal notes, texts
         if texts:
-            messages.append(_made_message(texts, notes, obsolete, f"{file}:{started}"))
+            messages.append(_made_entry(texts, notes, obsolete, f"{file}:{started}"))
             messages[-1].line = started
             notes, texts = [], {}
 
@@ -6537,7 +6537,7 @@ def _unescape_po(text: str) -> str:
     return _PO_ESCAPE.sub(character, text) if "\\" in text else text
 
 
-def _made_message(texts: dict[str, str], notes: list[str], obsolete: bool, where: str) -> _Entry:
+def _made_entry(texts: dict[str, str], notes: list[str], obsolete: bool, where: str) -> _Entry:
     plural = texts.get("msgid_plural")
     names = [name for name in texts if name.startswith("msgstr")]
     expected = ["msgstr"] if plural is None else [f"msgstr[{at}]" for at in range(len(names))]
@@ -6838,12 +6838,11 @@ class TranslatingConn(SessionConn):
         With *save* a locale that came as a param is kept in the session.
         """
         translations = self._translations()
+        session = self.session if save or "plug_session_fetch" in self.private else {}
         found = translations.find(self.params.get(key))
         if found is not None and save:
-            self.put_session(key, found)
-        if found is None and "plug_session_fetch" in self.private:
-            found = translations.find(self.session.get(key))
-        found = found or translations.find(self.cookies.get(key))
+            session[key] = found
+        found = found or translations.find(session.get(key)) or translations.find(self.cookies.get(key))
         if found is None:
             found = translations.negotiate(",".join(self._req_headers.get("accept-language", ())))
             self._resp_headers["vary"] = (*self._resp_headers.get("vary", ()), "Accept-Language")

@@ -363,6 +363,21 @@ def test_a_path_that_cannot_be_read_is_an_error_of_one_line(routes: Routes) -> N
     assert code == 1 and error.startswith("BadRequestError: the path segment '%zz'") and error.count("\n") == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("variables, seen", [({}, b"  \x1b[32mPOST\x1b[0m  /login"), ({"NO_COLOR": "1"}, b"  POST  /login")])
+def test_verbs_have_colours_on_a_terminal(shop: Path, variables: dict[str, str], seen: bytes) -> None:
+    parent, child = os.openpty()
+    try:
+        command = [sys.executable, "-m", "phoenix", "routes", "app", "POST", "/login"]
+        subprocess.run(
+            command, cwd=shop, env=environment(PYTHONPATH=str(ROOT), TERM="xterm", **variables), stdout=child, timeout=60
+        )  # fmt: skip
+        assert seen in os.read(parent, 10_000)
+    finally:
+        os.close(parent)
+        os.close(child)
+
+
 # --- shell --------------------------------------------------------------------------------
 
 

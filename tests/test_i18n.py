@@ -410,7 +410,9 @@ def test_a_locale_that_came_as_a_param_is_kept_if_asked() -> None:
     assert client.get("/saving").resp_body == "de Hallo"
 
 
-def test_sessions_are_not_needed() -> None:
+def test_sessions_are_needed_only_to_keep_a_locale() -> None:
+    with pytest.raises(phoenix.PhoenixError, match="session not fetched, call fetch_session first"):
+        build_conn(endpoint=app()).fetch_locale(save=True)
     assert app().test().get("/bare?locale=de").resp_body == "de Hallo"
 
 
