@@ -6560,8 +6560,10 @@ def _made_entry(texts: dict[str, str], notes: list[str], obsolete: bool, where: 
 _PLURAL_FORMS = {
     language: forms
     for languages, forms in (
-        ("ja zh ko vi th id ms lo my", "nplurals=1; plural=0;"),
-        ("fr pt_BR hy am fa hi", "nplurals=2; plural=(n > 1);"),
+        ("ja zh yue ko vi th id ms lo my km jv su", "nplurals=1; plural=0;"),
+        ("fr pt_BR hy am fa hi bn gu kn pa si zu mg ti", "nplurals=2; plural=(n > 1);"),
+        ("is mk", "nplurals=2; plural=(n%10==1 && n%100!=11 ? 0 : 1);"),
+        ("he", "nplurals=3; plural=(n==1 ? 0 : n==2 ? 1 : 2);"),
         ("ru uk be sr hr bs", "nplurals=3; plural=(n%10==1 && n%100!=11 ? 0"
          " : n%10>=2 && n%10<=4 && (n%100<12 || n%100>14) ? 1 : 2);"),
         ("cs sk", "nplurals=3; plural=(n==1 ? 0 : n>=2 && n<=4 ? 1 : 2);"),
