@@ -11899,7 +11899,7 @@ class _Connection(_LoopAdapter):
         self.keep_alive = False
         if self.request is None:
             self.server.loop.call_later(_ON_ITS_WAY, self._close_idle)
-        elif self.beat_data and not self.ended:  # a stream of events, which has no end
+        elif self.beat_data:  # a stream of events, which has no end
             if self.request.minor:
                 self.transport.write(LAST_CHUNK)
             self._cancel()

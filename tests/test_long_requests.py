@@ -196,6 +196,35 @@ def test_a_stream_of_events_does_not_hold_up_a_server_that_stops(caplog: pytest.
     assert ended_early(caplog) == ["GET /news ended early: the server stopped"]
 
 
+def test_a_stream_by_asgi_has_a_heartbeat_and_ends_with_its_client(caplog: pytest.LogCaptureFixture) -> None:
+    news = News(heartbeat=0.02)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": "/news", "raw_path": b"/news", "query_string": b"", "root_path": "", "headers": [(b"host", b"a")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    bodies: list[bytes] = []
+
+    async def listen() -> None:
+        beaten = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await beaten.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            bodies.append(message.get("body", b""))
+            if bodies.count(b":\n\n") == 2:
+                beaten.set()
+
+        await asyncio.wait_for(news.app(scope, receive, send), TIMEOUT)
+
+    with caplog.at_level(logging.INFO, "phoenix"):
+        asyncio.run(listen())
+    assert news.ended == ["news"] and news.pubsub.topics() == []
+    assert ended_early(caplog) == ["GET /news ended early: the client went away"]
+
+
 LISTEN = """
 () => {
   window.heard = []
