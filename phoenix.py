@@ -43,6 +43,12 @@ The file is a book. Each chapter rests on the chapters above it only:
 ``grep -n '^# [0-9]*\\. ' phoenix.py`` prints the same list with line numbers.
 """
 
+# A copy of this file in your project passes your own checks as it is. The chapters use each other's private names, and
+# what `isinstance` finds out about a value of any type stays partly unknown: pyright is strict about all the rest.
+# pyright: strict, reportPrivateUsage=false, reportUnnecessaryIsInstance=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# ruff: noqa
+
 from __future__ import annotations
 
 import base64
@@ -1002,7 +1008,8 @@ class BaseConn:
 
     def delete_resp_cookie(self, name: str, **attributes: Any) -> Self:
         """Tell the client to forget a cookie; *attributes* are those it was set with (path, domain)."""
-        return self.put_resp_cookie(name, "", **{**attributes, "max_age": 0})
+        attributes["max_age"] = 0
+        return self.put_resp_cookie(name, "", **attributes)
 
     def register_before_send(self, callback: Callable[[Any], Any]) -> Self:
         """Call ``callback(conn)``, which returns the conn, right before the response is sent.
@@ -4468,7 +4475,8 @@ def link(
     """
     content = _link_content("link/2", to, text, do)
     if method.lower() == "get":
-        return content_tag("a", content, **{"href": to, **attributes})
+        attributes = {"href": to, **attributes}
+        return content_tag("a", content, **attributes)
     form = {"class": "link", **(form or {})}
     return button(content, to=to, method=method, form=form, csrf_token=csrf_token, conn=conn, **attributes)
 
@@ -4489,9 +4497,8 @@ def button(
     >>> button("Next", to="/posts", method="get")
     '<form action="/posts" class="button" method="get"><button type="submit">Next</button></form>'
     """
-    inside = content_tag(
-        "button", _link_content("button/2", to, text, do), **{"type": "submit", **attributes}
-    )
+    attributes = {"type": "submit", **attributes}
+    inside = content_tag("button", _link_content("button/2", to, text, do), **attributes)
     if method.lower() == "get" and "?" in to:
         # A browser replaces the query of a get form by the form's fields: so the query becomes fields.
         from urllib.parse import parse_qsl, urlsplit
@@ -4499,7 +4506,7 @@ def button(
         fields = parse_qsl(urlsplit(to).query, keep_blank_values=True)
         to = urlsplit(to)._replace(query="").geturl()
         inside = Safe(_hidden_inputs(fields) + inside)
-    own = {"class": "button", "csrf_token": csrf_token, "enforce_utf8": False}
+    own: dict[str, Any] = {"class": "button", "csrf_token": csrf_token, "enforce_utf8": False}
     return form_tag(to, method, conn=conn, do=lambda: inside, **{**own, **(form or {})})
 
 
@@ -4806,7 +4813,7 @@ class Form:
 
     def textarea(self, field: str, /, **attributes: Any) -> Safe:
         """Write ``<textarea>`` with the value of *field*."""
-        own = {"id": self.input_id(field), "name": self.input_name(field)}
+        own: dict[str, Any] = {"id": self.input_id(field), "name": self.input_name(field)}
         value = self._pop_value(field, attributes)
         # A browser drops the first newline of a textarea: this one, and not the user's.
         return content_tag("textarea", [Safe("\n"), value], **{**own, **attributes})
@@ -4864,7 +4871,7 @@ class Form:
         A label with a list or mapping is a group. *prompt* is a first option without a value; *default* is
         selected when the field has no value.
         """
-        own = {"id": self.input_id(field), "name": self.input_name(field)}
+        own: dict[str, Any] = {"id": self.input_id(field), "name": self.input_name(field)}
         value = self._pop_value(field, attributes)
         if value is None:
             value = default
@@ -4876,7 +4883,7 @@ class Form:
         self, field: str, options: _Options, /, *, default: Iterable[object] = (), **attributes: Any
     ) -> Safe:
         """Write ``<select multiple>``, whose value and params are lists; the rest is as in ``select``."""
-        own = {"id": self.input_id(field), "name": self.input_name(field) + "[]", "multiple": ""}
+        own: dict[str, Any] = {"id": self.input_id(field), "name": self.input_name(field) + "[]", "multiple": ""}
         value = self._pop_value(field, attributes)
         if value is None:
             value = default
@@ -13071,11 +13078,11 @@ class _TrustedProxies:
             if found is None:
                 break  # who it is stays unknown, and nobody vouches for what stands before
             conn.remote_ip, is_trusted = found
-        scheme, host, port = (
-            values[-min(max(hops, 1), len(values))] if values else "" for values in map(said.get, _ABOUT_REQUEST[1:])
-        )
+        scheme, host, port = [
+            values[-min(max(hops, 1), len(values))] if (values := said[name]) else "" for name in _ABOUT_REQUEST[1:]
+        ]
         if scheme or host or port:
-            self._rewrite(conn, _SCHEMES.get(scheme.lower(), conn.scheme), host, port)
+            self._rewrite(conn, _SCHEMES.get(scheme.lower()) or conn.scheme, host, port)
         return conn
 
     def _rewrite(self, conn: Any, scheme: str, host: str, port: str) -> None:
@@ -13487,7 +13494,7 @@ class LogFormatter(logging.Formatter):
 
 def _log_level(level: Any) -> int:
     """Return the number of a level, given as one or by its name."""
-    number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+    number = getattr(logging, level.upper(), None) if isinstance(level, str) else level
     if not isinstance(number, int):
         raise ConfigError(f'cannot log at level {level!r}: expected one such as logging.DEBUG or "debug"')
     return logging.INFO if number is True else number
@@ -16367,7 +16374,8 @@ class _LiveReload:
                 return conn.html(_LIVE_RELOAD_FRAME)
             case "/socket/websocket":
                 return self.socket(conn)
-        return conn.send_resp(404, "")
+            case _:
+                return conn.send_resp(404, "")
 
 
 _LIVE_RELOAD_FRAME = """<!DOCTYPE html>
@@ -16500,7 +16508,7 @@ def _replace_process(left: Mapping[str, Any]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *flags, "-c", code, *sys.argv])
 
 
-def _resume(number: int, main: Callable[[], int | None]) -> None:
+def _resume(number: int, main: Callable[[], int | None]) -> None:  # pyright: ignore[reportUnusedFunction]
     """Run the program again, in the place of a process that has left things in the file *number*.
 
     *main* runs the command line.
