@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phoenix import Broadcast, Presence, PubSub, Redis
 from serving import Serving
+from redis import from_url
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -195,6 +196,12 @@ def start_node(start: Callable[..., StartedServer], redis: RedisServer, tmp_path
 @pytest.fixture
 def two(start_node: Callable[..., StartedServer]) -> tuple[StartedServer, StartedServer]:
     return start_node(), start_node()
+
+
+def tapped(tap: Any, text: bytes) -> bytes | None:
+    """Return the next batch that a subscriber to Redis has, if *text* is in it."""
+    message = tap.get_message(ignore_subscribe_messages=True, timeout=1)
+    return message["data"] if message and text in message["data"] else None
 
 
 def stats(node: StartedServer) -> dict[str, Any]:
@@ -374,6 +381,20 @@ def test_the_connections_of_a_user_are_closed_in_all_processes(two: Two, join: J
     other.hears("still here")
 
 
+def test_what_redis_delivers_twice_is_heard_once(two: Two, join: Join, redis: RedisServer) -> None:
+    bob = join(two[1])
+    with from_url(redis.url) as client, client.pubsub() as tap:
+        tap.subscribe("phoenix:0")
+        post(two[0], "/say", body="once")
+        batch = eventually(lambda: tapped(tap, b'"once"'))
+        for _ in range(3):
+            client.publish("phoenix:0", batch)
+    post(two[0], "/say", body="end")
+    bob.hears("end")
+    assert bob.bodies == ["once", "end"]
+    assert stats(two[1])["missed"] == 0
+
+
 def test_apps_with_another_name_or_database_do_not_hear_each_other(two: Two, join: Join, redis: RedisServer) -> None:
     ann = join(two[0])
     for stranger in (Redis(redis.url, name="other"), Redis(redis.url.replace("/0", "/1"))):
@@ -441,6 +462,7 @@ def test_a_frozen_redis_is_noticed_and_chat_goes_on_in_each_process(two: Two, jo
         anns_neighbour.hears("cold")
         eventually(lambda: not stats(two[0])["up"] and not stats(two[1])["up"], "they notice")
         assert "lost Redis at" in two[0].log
+        eventually(lambda: stats(two[0])["lost"] == 1, "what was under way counts as lost")
     finally:
         redis.thaw()
     eventually(lambda: stats(two[0])["up"] and stats(two[1])["up"])
@@ -650,6 +672,7 @@ def test_an_outage_longer_than_the_time_out_lets_nobody_leave_and_heals_what_cha
         person.sees("ann", "bob", "dora")
         eventually(lambda person=person: person.moods()["bob"] == ["lonely"])
         assert len(set(person.diffs)) == len(person.diffs), "each change comes once"
+        assert not [diff for diff in person.diffs if diff[0] == "leave" and diff[1] in ("ann", "dora")], "they stayed"
     assert two[0].request("/present").json == two[1].request("/present").json
 
 
