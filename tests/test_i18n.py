@@ -690,6 +690,13 @@ def test_a_mistake_is_answered_with_the_line_to_type(folder: Path, words: list[s
     assert done.returncode == 2 and said in done.stderr and done.stderr.rstrip().endswith(line)
 
 
+def test_what_stands_in_files_goes_before_messages(tmp_path: Path) -> None:
+    write_catalog(tmp_path, "de", 'msgid "Hello"\nmsgstr "Servus"\n')
+    translations = german(from_=tmp_path / "priv/gettext")
+    translations.look_beside(None)
+    assert (translations.translate("de", "Hello"), translations.translate("de", "May")) == ("Servus", "Darf")
+
+
 def served(folder: Path, env: str) -> Any:
     names: dict[str, Any] = {"__name__": "i18n_app", "__file__": str(folder / "app.py"), "ENV": env}
     module = sys.modules["i18n_app"] = type(sys)("i18n_app")
