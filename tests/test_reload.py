@@ -500,7 +500,8 @@ def test_the_server_command_reloads_in_dev(project: Project, start: Callable[...
 
 
 def test_no_reload_turns_it_off_and_reload_turns_it_on(project: Project, start: Callable[..., StartedServer]) -> None:
-    still, moved = serve(start, project, "app", "--no-reload"), serve(start, project, "app", "--reload", PHOENIX_ENV="prod")
+    still = serve(start, project, "app", "--no-reload")
+    moved = serve(start, project, "app", "--reload", PHOENIX_ENV="prod")
     project.say("two")
     assert word(moved) == "two"
     assert word(still) == "one"
@@ -509,7 +510,7 @@ def test_no_reload_turns_it_off_and_reload_turns_it_on(project: Project, start: 
 
 def test_reload_waits_even_at_the_first_start(project: Project, start: Callable[..., StartedServer]) -> None:
     project.write("web/words.py", "WORD =")
-    there = f"import os, runpy, sys; os.chdir({str(project.folder)!r}); sys.argv = [{str(ROOT / 'phoenix.py')!r}, *sys.argv[1:]]"
+    there = f"import os, runpy, sys; os.chdir({str(project.folder)!r}); sys.argv[0] = {str(ROOT / 'phoenix.py')!r}"
     server = start("-c", f"{there}; runpy.run_path(sys.argv[0], run_name='__main__')", "server", "app", "--reload")
     assert server.request("/word").status == 500
     assert "waiting for the next save" in server.log
@@ -777,7 +778,7 @@ def test_looking_at_two_thousand_files_takes_less_than_a_hundredth_of_the_time(t
             before = time.thread_time()
             yield
             looks.append(time.thread_time() - before)
-            assert reloader._pause >= max(0.25, 90 * looks[-1])
+            assert reloader._pause >= max(0.25, 100 * looks[-1])
 
     reloader._occasions = occasions
     reloader._watch()
@@ -837,7 +838,9 @@ def test_the_page_of_a_server_that_was_down_loads_again_when_it_is_back(
     page.wait_for_function("document.querySelector('h1')?.textContent === 'back'")
 
 
-def test_the_channels_of_phoenix_js_join_again_after_a_reload(project: Project, started: StartedServer, page: Any) -> None:
+def test_the_channels_of_phoenix_js_join_again_after_a_reload(
+    project: Project, started: StartedServer, page: Any
+) -> None:
     page.goto(started.url + "/chat")
     page.evaluate("""() => {
         document.querySelector("iframe").remove()
