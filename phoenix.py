@@ -15349,6 +15349,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     **{name: functools.partial(_check_place, name) for name in _KEYS},
     **{name: functools.partial(_made, name, kind) for name, kind in (
         ("static", Static), ("session", Session), ("parsers", Parsers), ("limits", HTTPLimits), ("timeouts", Timeouts),
+        ("gettext", Translations),
     )},
     "force_ssl": _made_force_ssl,
     "live_reload": _check_live_reload,

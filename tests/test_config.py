@@ -549,6 +549,7 @@ def test_what_a_file_changes_is_seen_by_whoever_looks_for_changed_code(make_app:
         ("config(timeouts={'idel': 1})", 3, "unknown key 'idel' in timeouts=... Did you mean 'idle'?"),
         ("config(static={'form': 'x'})", 3, "unknown key 'form' in static=..."),
         ("config(force_ssl={'hst': 1})", 3, "unknown key 'hst' in force_ssl=... Did you mean 'hsts'?"),
+        ("config(gettext={'defualt': 'de'})", 3, "unknown key 'defualt' in gettext=... Did you mean 'default'?"),
         ("config(log={'levle': 'info'})", 3, "unknown key 'levle' in log=... Did you mean 'level'?"),
         ("config('Router', http={'prot': 80})", 3, "unknown key 'prot' in http=..."),
         ("config(http={'port': 'many'})", 3, "the port of http is 'many', expected a number"),
