@@ -15313,6 +15313,12 @@ def _check_options(given: Mapping[str, Any]) -> None:
 def _check_place(name: str, place: Mapping[str, Any]) -> None:
     _check_keys(name, place, _KEYS[name])
     _port_number(name, place.get("port"), 0)
+    host = _HOST(str(place.get("host") or "localhost"))
+    if name == "url" and (host is None or host[2] is not None or place.get("scheme") not in (None, "http", "https")):
+        raise ConfigError(
+            f"url={dict(place)!r}: expected the parts of a URL one by one, as in"
+            ' {"scheme": "https", "host": "example.com", "port": 8443, "path": "/shop"}'
+        )
 
 
 def _check_statuses(statuses: Mapping[Any, Any]) -> None:
@@ -15475,7 +15481,8 @@ class Endpoint(metaclass=_Recording):
         app = Endpoint(Router, secret_key_base=os.environ["SECRET_KEY_BASE"], http={"port": 4000})
         app.run()
 
-    A subclass that plugs something in its body replaces the stack of plugs in front of the router.
+    What files in the folder ``config`` beside the app set goes before the keywords (see ``config``). A subclass that
+    plugs something in its body replaces the stack of plugs in front of the router.
     Raises ``ConfigError`` for unknown options.
     """
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import json
 import re
 import socket
 import sys
+import wsgiref.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,6 +252,51 @@ def test_a_websocket_through_a_proxy_is_compared_with_the_public_address() -> No
                 connect(url, additional_headers=headers, open_timeout=TIMEOUT)
 
 
+def test_other_peoples_servers_may_stand_behind_trusted_proxies_too() -> None:
+    environ: dict[str, Any] = {}
+    wsgiref.util.setup_testing_defaults(environ)
+    environ.update(
+        REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR=CLIENT, HTTP_X_FORWARDED_PROTO="https",
+        HTTP_X_FORWARDED_HOST="example.com",
+    )  # fmt: skip
+    answered = b"".join(endpoint(trusted_proxies=PROXIES).wsgi(environ, lambda *_: None))
+    expected = [CLIENT, "https", "example.com", 443, "https://example.com/", ["example.com"]]
+    assert json.loads(answered) == expected
+
+    said = {"host": "a", "x-forwarded-for": CLIENT, "x-forwarded-proto": "https", "x-forwarded-host": "example.com"}
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/",
+        "query_string": b"", "scheme": "http", "server": ("a", 80), "client": ("10.0.0.1", 4711),
+        "headers": [(name.encode(), value.encode()) for name, value in said.items()],
+    }  # fmt: skip
+    sent: list[Any] = []
+    to_come: list[Any] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        return to_come.pop() if to_come else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        await asyncio.wait_for(endpoint(trusted_proxies=PROXIES)(scope, receive, send), TIMEOUT)
+
+    asyncio.run(main())
+    assert json.loads(b"".join(message.get("body", b"") for message in sent)) == expected
+
+
+def test_a_proxy_that_comes_by_a_unix_socket(tmp_path: Path) -> None:
+    app = endpoint(trusted_proxies=["unix"], http={"uds": str(tmp_path / "s"), "port": 0})
+    make_server = app.make_server
+    app.make_server = lambda port: make_server()  # type: ignore[method-assign, misc, assignment]
+    with Serving(app), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT)
+        client.connect(str(tmp_path / "s"))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert json.loads(answer.rpartition(b"\r\n")[2])[0] == CLIENT
+
+
 def test_several_lines_of_one_header_are_one_list() -> None:
     with Serving(endpoint(trusted_proxies=["127.0.0.1", "10.0.0.1"])) as serving:
         with socket.create_connection(("127.0.0.1", serving.port), timeout=TIMEOUT) as client:
@@ -490,6 +537,13 @@ def test_port_still_counts_where_no_file_names_one(
     monkeypatch.setenv("PORT", "5006")
     assert make_app(config="config(http={'host': '0.0.0.0'})").app.port == 5006
     assert make_app(config="config(http={'port': 5007})").app.port == 5007
+
+
+def test_urls_tell_the_port_that_was_taken() -> None:
+    app, public = endpoint(http={"port": 0}), endpoint(http={"port": 0}, url={"host": "example.com", "port": 8080})
+    with Serving(app) as serving, Serving(public):
+        assert app.url("/users/7") == Router.helpers.user_url(app, 7) == f"http://localhost:{serving.port}/users/7"
+        assert public.url("/x") == "http://example.com:8080/x"
 
 
 def test_each_endpoint_has_a_section_of_its_own(make_app: Callable[..., Any]) -> None:
