@@ -24,7 +24,6 @@ class No(str):
 
 
 _PAGE = No("a place on the web of that project, or a picture of it")
-_TO_COME = No("not there yet")
 _SAID_BELOW = No("an announcement of what comes below")
 
 # A row is what is said, and then tests: `file::test` in Python, `phoenix.test.mjs: its name` for the browser's client.
@@ -228,7 +227,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("configuration: by environment", "test_config::test_the_environment_chooses_the_file"),
         ("configuration: files", "test_config::test_what_a_file_says_goes_before_the_code_and_is_gone_without_it"),
         ("middleware: connections pass through plugs", "test_plug::test_plugs_run_in_the_order_they_are_written_with_the_options_they_were_given"),
-        ("middleware: code is reloaded", _TO_COME, "test_views::test_a_changed_file_shows_at_the_next_request_in_dev_only"),
+        ("middleware: code is reloaded", "test_reload::test_the_next_request_runs_what_was_saved_in_any_module_of_the_app", "test_views::test_a_changed_file_shows_at_the_next_request_in_dev_only"),
         ("middleware: logging with levels, by environment", "test_logging::test_the_least_level_depends_on_the_environment_and_is_an_option"),
         ("middleware: static files", "test_static::test_readme_static_assets"),
         ("controllers: html, json and text", "test_controllers::test_responses_have_their_content_type_and_status_200"),
@@ -251,7 +250,7 @@ NOTES: dict[str, list[tuple[str, ...]]] = {
         ("it is a supervised process of the application", "test_supervision::test_children_start_one_after_the_other_and_stop_in_reverse"),
         ("each request begins and ends in it", "test_endpoint::test_a_request_is_logged_when_it_comes_and_when_its_response_goes"),
         ("the plugs that it holds are common to all requests", "test_endpoint::test_a_subclass_has_a_stack_of_its_own"),
-        ("a socket tells the browser that code has changed", _TO_COME),
+        ("a socket tells the browser that code has changed", "test_reload::test_changed_code_loads_the_page_again_and_an_error_goes_by_itself", "test_reload::test_a_style_sheet_is_swapped_without_a_load"),
         ("there can be several, each with its own supervision tree", "test_seed_readme::test_notes_several_endpoints_live_in_one_application", "test_supervision::test_an_endpoint_that_gives_up_leaves_the_other_alone_and_the_exit_status_tells_of_it"),
     ],
     "Routes": [
