@@ -14813,6 +14813,7 @@ def _serve_beside(endpoint: Endpoint) -> Server:
     import threading
     from concurrent.futures import Future
 
+    _set_up_logging(endpoint)
     started: Future[Server] = Future()
 
     async def live() -> None:
@@ -14861,7 +14862,7 @@ def _conn_of_environ(endpoint: Endpoint, environ: Mapping[str, Any], adapter: Ad
 class _WSGIConnection(Adapter):
     """The far side of a conn that came by WSGI."""
 
-    __slots__ = ("server", "environ", "start_response", "left", "thread", "jobs", "write", "written", "why_no_poll")
+    __slots__ = ("server", "environ", "start_response", "left", "thread", "jobs", "write", "written", "waits_for", "why_no_poll")
 
     why_no_websocket = _NO_WEBSOCKET
 
@@ -14874,13 +14875,19 @@ class _WSGIConnection(Adapter):
         self.jobs = _Workers(0)  # what is to be done in this thread
         self.write: Any = None
         self.written: Any = None  # a future of what was sent last from the loop
+        self.waits_for: Any = None  # the future of what runs on the loop
         threads_of_one_process = environ["wsgi.multithread"] and not environ["wsgi.multiprocess"]
         self.why_no_poll = "" if threads_of_one_process else _NO_LONG_POLL
 
     def answer(self, conn: Any) -> Iterable[bytes]:
+        from concurrent.futures import CancelledError
+
         answered = conn.endpoint.dispatch(conn)
         if not isinstance(answered, BaseConn):
-            self._wait_for(answered)
+            try:
+                self._wait_for(answered)
+            except CancelledError:  # the client is gone
+                return ()
         conn._in_worker = True
         parts = self._parts(conn)
         if conn.state == "sent":
@@ -14889,9 +14896,10 @@ class _WSGIConnection(Adapter):
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Return what a coroutine on the loop returns; meanwhile do what is to be done in this thread."""
-        future = _on_loop_of(self.server, coroutine)
+        future = self.waits_for = _on_loop_of(self.server, coroutine)
         future.add_done_callback(lambda _: self.jobs.end())
         self.jobs.work()
+        self.waits_for = None
         return future.result()
 
     async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -14992,6 +15000,21 @@ class _WSGIConnection(Adapter):
             call(*arguments)
         else:
             self.written = self.jobs.run(self.server.loop, call, *arguments)
+            self.written.add_done_callback(self._was_written)
+
+    def _was_written(self, written: Any) -> None:
+        if written.exception() is not None and self.waits_for is not None:
+            self.waits_for.cancel()  # nobody is there to read it
+
+    def beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        loop = self.server.loop
+
+        def send() -> None:
+            if self.waits_for is not None:  # a plain function keeps the thread to itself
+                self.send_chunk(conn, data)
+                loop.call_later(seconds, send)
+
+        loop.call_soon_threadsafe(loop.call_later, seconds, send)
 
     async def drain(self, conn: Any) -> None:
         if self.written is not None:
@@ -15991,6 +16014,7 @@ class Endpoint(metaclass=_Recording):
 
         loop = asyncio.get_running_loop()
         if self.server is None or self.server.loop is not loop or self.server.stopping:
+            _set_up_logging(self)
             self.server = self.make_server()
             self.server.loop = loop
             self._opening = loop.create_task(self.server.start(listen=False))

@@ -88,6 +88,15 @@ class PageController(Controller):
         finally:
             note("streamed")
 
+    async def events(self, conn: Any, params: Any) -> Any:
+        """Send one event, and wait for ever."""
+        conn.event_stream(heartbeat=0.1)
+        await conn.send_event({"n": 1}, event="first")
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            note("streamed")
+
     async def slow(self, conn: Any, params: Any) -> Any:
         note("slow")
         await asyncio.sleep(float(params["seconds"]))
@@ -152,7 +161,7 @@ class Router(phoenix.Router):
     get("/pages/:page", PageController, "show")
     post("/pages/:page", PageController, "show")
     for action in ("later", "generated", "generated_later", "pushed", "forever", "slow", "file", "large", "nothing",
-                   "fail", "break_off", "hang"):  # fmt: skip
+                   "fail", "break_off", "hang", "events"):  # fmt: skip
         get(f"/{action}", PageController, action)
     match(["POST", "PUT"], "/echo", PageController, "echo")
     post("/count", PageController, "count")
