@@ -11868,7 +11868,8 @@ class _Connection(_LoopAdapter):
         if self.ended:
             import socket
 
-            if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            has_all = self.head_sent and self.conn is not None and not self._has_body(self.conn)  # of HEAD
+            if has_all or self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.abort()
                 return
             if data is None and self.request.minor:

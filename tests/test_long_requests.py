@@ -184,6 +184,15 @@ def test_a_stream_without_events_has_a_heartbeat(minor: int) -> None:
         until(lambda: news.ended, "the end of the action")
 
 
+def test_head_of_a_stream_of_events_ends_when_its_client_has_seen_it() -> None:
+    news = News()
+    with Serving(news.app) as server:
+        client = Raw(server.port, "/news", "HEAD")
+        assert b"text/event-stream" in client.read_until(b"\r\n\r\n")
+        client.leave("close")
+        until(lambda: news.ended, "the end of the action")
+
+
 def test_a_stream_of_events_does_not_hold_up_a_server_that_stops(caplog: pytest.LogCaptureFixture) -> None:
     news = News()
     with caplog.at_level(logging.INFO, "phoenix"), Serving(news.app) as server:
