@@ -16633,10 +16633,9 @@ def _warn_of_sections(endpoints: Sequence[Endpoint]) -> None:
     for endpoint in endpoints:
         here.update((id(each), each) for each in vars(endpoint.module or types).values() if isinstance(each, Endpoint))
     names = {each.name for each in here.values()}
-    for endpoint in endpoints:
-        for name, where in endpoint._other_sections.items():
-            if name not in names and (hint := _did_you_mean(name, names)):
-                logger.warning("%s: there is no endpoint %r here.%s", where, name, hint)
+    for name, where in {pair: None for endpoint in endpoints for pair in endpoint._other_sections.items()}:
+        if name not in names and (hint := _did_you_mean(name, names)):
+            logger.warning("%s: there is no endpoint %r here.%s", where, name, hint)
 
 
 def _hand_out(sockets: Sequence[Any], endpoints: Sequence[Endpoint]) -> None:

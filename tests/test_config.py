@@ -663,7 +663,7 @@ def test_an_own_stack_refuses_options_of_plugs_in_files_too(make_app: Callable[.
 
 def test_a_section_that_nobody_reads_is_told_of(make_app: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     module = make_app(config="config('AdminRoutr', threads=1)\nconfig('Elsewhere', threads=1)")
-    phoenix._warn_of_sections([module.app])
+    phoenix._warn_of_sections([module.app, module.admin])
     assert len(caplog.messages) == 1
     assert re.search(r"config\.py:3: there is no endpoint 'AdminRoutr' here. Did you mean 'AdminRouter'\?", caplog.text)
 
