@@ -14863,7 +14863,9 @@ def _conn_of_environ(endpoint: Endpoint, environ: Mapping[str, Any], adapter: Ad
 class _WSGIConnection(Adapter):
     """The far side of a conn that came by WSGI."""
 
-    __slots__ = ("server", "environ", "start_response", "left", "thread", "jobs", "write", "written", "waits_for", "why_no_poll")
+    __slots__ = (
+        "server", "environ", "start_response", "left", "thread", "jobs", "write", "written", "waits_for", "why_no_poll",
+    )  # fmt: skip
 
     why_no_websocket = _NO_WEBSOCKET
 

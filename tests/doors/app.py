@@ -180,7 +180,8 @@ class Child:
 
 app = phoenix.Endpoint(
     Router, secret_key_base="a secret of the tests, which is long enough " * 2, children=[Child()], env="prod",
-    trusted_proxies=os.environ.get("DOORS_PROXIES", "").split(), parsers={"pass_": ["*/*"]}, static={"from_": str(HERE.parent), "only": ["app.py"]},
+    trusted_proxies=os.environ.get("DOORS_PROXIES", "").split(), parsers={"pass_": ["*/*"]},
+    static={"from_": str(HERE.parent), "only": ["app.py"]},
 )  # fmt: skip
 wsgi = app.wsgi if hasattr(app, "wsgi") else None
 
