@@ -8216,12 +8216,12 @@ class Redis:
             self._outbox_size -= size
         return b"\n".join([head, *lines])
 
-    async def _write(self, client: Any) -> None:
-        """Send what is in the outbox, and a heartbeat when it is time for one."""
+    async def _write(self, client: Any, reader: Any) -> None:
+        """Send what is in the outbox, and a heartbeat when it is time for one, until the *reader* fails."""
         loop = self._loop
         last_beat = beat_at = loop.time()
         self._sign = "hello"
-        while True:
+        while not reader.done():
             now = loop.time()
             if now >= beat_at:
                 self._beat(now, now - last_beat)
@@ -8328,7 +8328,7 @@ class Redis:
         while self.is_up and (self._outbox or self._sign or self._sending) and self._loop.time() < deadline:
             self._wake.set()
             await asyncio.sleep(0.005)
-        await _cancel([self._task])
+        await _cancel(self._task)
         with self._lock:
             self._lose_outbox()
             self._task = self._loop = None
@@ -8351,7 +8351,7 @@ class Redis:
             await asyncio.sleep(pause * random.uniform(0.5, 1))
 
     async def _talk(self, client: Any) -> None:
-        """Subscribe; then read and write until one of them fails."""
+        """Subscribe; then read and write until one of them fails. What is on its way then may still arrive."""
         import asyncio
 
         subscriber = client.pubsub()
@@ -8359,15 +8359,17 @@ class Redis:
         if await subscriber.get_message(timeout=2 * self.heartbeat) is None:  # it confirms the subscription
             raise PhoenixError("it does not answer")
         self._is_back()
-        self._wake, self._holds, self._unheard = asyncio.Event(), True, 0
+        self._wake = wake = asyncio.Event()
+        self._holds, self._unheard = True, 0
         self._hear_all(self._loop.time())
-        tasks = [asyncio.ensure_future(work) for work in (self._read(subscriber), self._write(client))]
+        reader = asyncio.ensure_future(self._read(subscriber))
+        reader.add_done_callback(lambda _: wake.set())
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._write(client, reader)
+            await reader  # raises
         finally:
-            await _cancel(tasks)
+            await _cancel(reader)
             await _close_quietly(subscriber)
-        raise next(error for task in tasks if not task.cancelled() and (error := task.exception()) is not None)
 
     def _fell(self, error: Exception, pause: float) -> float:
         """Note a failure; return how long to wait before the next attempt."""
@@ -8388,14 +8390,15 @@ _MAX_BATCH = 1 << 14  # bytes, roughly, that go at once: those who receive them 
 _MOST_UNHEARD = 3  # heartbeats
 
 
-async def _cancel(tasks: Sequence[Any]) -> None:
-    """Cancel tasks, and wait for their end. One that is cancelled while the package connects may not notice."""
+async def _cancel(task: Any) -> None:
+    """Cancel a task, and wait for its end. One that is cancelled while the package connects may not notice."""
     import asyncio
 
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=0.5)
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.5)
+    if not task.cancelled():
+        task.exception()  # else asyncio says that nobody has asked
 
 
 async def _close_quietly(client: Any) -> None:

@@ -504,6 +504,7 @@ class Swallower:
                 each.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # else the thread in `accept` takes one more
         for each in (self.listener, *self.sockets):
             each.close()
 
