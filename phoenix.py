@@ -16262,8 +16262,14 @@ class _Reloader:
                 return kind
         return None
 
-    def _tell(self, kinds: Iterable[str]) -> None:
-        """Let the browsers know that assets have changed."""
+    def _tell_of(self, changed: Iterable[str]) -> None:
+        """Let the browsers know of those files that pages are made of."""
+        kinds = {kind for path in changed if (kind := self._asset_type(path)) is not None}
+        if kinds and not self.changed:  # else they come anew anyhow
+            self._assets += kinds != {"css"}
+            self._call_soon(self._broadcast, sorted(kinds))
+
+    def _broadcast(self, kinds: Iterable[str]) -> None:
         for kind in kinds:
             self._live.broadcast("phoenix:live_reload", "assets_change", {"asset_type": kind})
 
@@ -16274,28 +16280,24 @@ class _Reloader:
             started = time.thread_time()
             if self.has_code:
                 self._look_at_modules()
-            before = self._files
-            self._look()
-            if before is not None:
-                self._compare(before, self._files or {})
+            before, files = self._files, self._look()
+            if before is None:  # what was saved since the start, while this thread came to look
+                self._tell_of(path for path, state in files.items() if state[0] > self._started)
+            else:
+                changed = [path for path in {**before, **files} if before.get(path) != files.get(path)]
+                for path in changed if self.has_code else ():
+                    if path.endswith(".py") and (self.is_broken or os.path.basename(os.path.dirname(path)) == "config"):
+                        self._start_again(path)
+                self._tell_of(changed)
             self._pause = max(0.25, 150 * (time.thread_time() - started))  # less than 1 % of a core
 
-    def _look(self) -> None:
+    def _look(self) -> dict[str, Any]:
         files: dict[str, Any] = {}
         folders: list[str] = []
         for folder in self._folders:
             _look_at(folder, files, folders)
         self._files, self._watched = files, folders
-
-    def _compare(self, before: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-        changed = [path for path in {**before, **files} if before.get(path) != files.get(path)]
-        for path in changed if self.has_code else ():
-            if path.endswith(".py") and (self.is_broken or os.path.basename(os.path.dirname(path)) == "config"):
-                self._start_again(path)
-        kinds = {kind for path in changed if (kind := self._asset_type(path)) is not None}
-        if kinds and not self.changed:  # else the browsers come anew anyhow
-            self._assets += kinds != {"css"}
-            self._call_soon(self._tell, sorted(kinds))
+        return files
 
     def _occasions(self) -> Iterator[None]:
         """Yield when it is time to look: now and then; or when the package ``watchfiles`` has seen something."""

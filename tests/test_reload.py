@@ -747,6 +747,23 @@ def test_patterns_say_which_files_are_told(project: Project, start: Callable[...
     assert joined(server, save, 1)[1] == css_event("md")
 
 
+def test_what_is_saved_before_the_first_look_is_told_too(tmp_path: Path) -> None:
+    (tmp_path / "old.html.eex").touch()
+    os.utime(tmp_path / "old.html.eex", (1, 1))
+    reloader = phoenix._reloader_for([_pages()], False)
+    reloader._folders = [str(tmp_path)]
+    told: list[Any] = []
+    reloader._occasions = lambda: iter([None])
+    reloader._call_soon = lambda call, *arguments: told.append(arguments)
+    reloader._watch()
+    assert told == []
+    (tmp_path / "new.html.eex").touch()
+    os.utime(tmp_path / "new.html.eex", ns=(reloader._started + 1, reloader._started + 1))
+    reloader._files = None
+    reloader._watch()
+    assert told == [(["eex"],)]
+
+
 def test_libraries_and_tools_are_not_watched(tmp_path: Path) -> None:
     for name in (
         "app.py", "web/page.py", "priv/static/css/app.css", ".git/HEAD", "node_modules/a/b.js", ".venv/pyvenv.cfg",
