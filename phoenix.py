@@ -12605,22 +12605,11 @@ class Server:
     """
 
     def __init__(
-        self,
-        handle: Callable[[Request, Any], Any],
-        *,
-        host: str = "127.0.0.1",
-        port: int = 4000,
-        uds: str | os.PathLike[str] | None = None,
-        uds_mode: int = 0o660,
-        sockets: Iterable[Any] = (),
-        threads: int = 40,
-        limits: HTTPLimits | None = None,
-        timeouts: Timeouts | None = None,
-        tls: Any = None,
-        https: tuple[str, int, Any] | None = None,
-        on_start: Callable[[Server], Any] | None = None,
-        on_stop: Callable[[Server], object] | None = None,
-        on_end: Callable[[Server], Any] | None = None,
+        self, handle: Callable[[Request, Any], Any], *, host: str = "127.0.0.1", port: int = 4000,
+        uds: str | os.PathLike[str] | None = None, uds_mode: int = 0o660, sockets: Iterable[Any] = (),
+        threads: int = 40, limits: HTTPLimits | None = None, timeouts: Timeouts | None = None, tls: Any = None,
+        https: tuple[str, int, Any] | None = None, on_start: Callable[[Server], Any] | None = None,
+        on_stop: Callable[[Server], object] | None = None, on_end: Callable[[Server], Any] | None = None,
     ) -> None:
         self.handle = handle
         self.on_start, self.on_stop, self.on_end = on_start, on_stop, on_end
@@ -13146,14 +13135,8 @@ class _ForceSSL:
     """
 
     def __init__(
-        self,
-        *,
-        hsts: bool = True,
-        max_age: int = 31_536_000,
-        include_subdomains: bool = False,
-        preload: bool = False,
-        host: str | None = None,
-        exclude: Sequence[str] = ("localhost", "127.0.0.1", "[::1]"),
+        self, *, hsts: bool = True, max_age: int = 31_536_000, include_subdomains: bool = False,
+        preload: bool = False, host: str | None = None, exclude: Sequence[str] = ("localhost", "127.0.0.1", "[::1]"),
     ) -> None:
         flags = "; includeSubDomains" * include_subdomains + "; preload" * preload
         self.hsts = f"max-age={int(max_age)}{flags}" if hsts else None
@@ -13188,13 +13171,8 @@ class Static:
     """
 
     def __init__(
-        self,
-        *,
-        at: str = "/",
-        from_: str | os.PathLike[str] = "priv/static",
-        only: Sequence[str] | None = None,
-        gzip: bool = True,
-        headers: Mapping[str, str] | None = None,
+        self, *, at: str = "/", from_: str | os.PathLike[str] = "priv/static", only: Sequence[str] | None = None,
+        gzip: bool = True, headers: Mapping[str, str] | None = None,
     ) -> None:
         self.prefix = "/" + "".join(part + "/" for part in at.split("/") if part)
         self.folder = os.fspath(from_)
@@ -15880,10 +15858,7 @@ class Endpoint(metaclass=_Recording):
     # --- Serving --------------------------------------------------------------------------
 
     def make_server(
-        self,
-        host: str | None = None,
-        port: int | None = None,
-        uds: str | os.PathLike[str] | None = None,
+        self, host: str | None = None, port: int | None = None, uds: str | os.PathLike[str] | None = None,
         sockets: Iterable[Any] = (),
     ) -> Server:
         """Return a server for this app, not started yet; for tests and for those who run a loop of their own.
@@ -16002,9 +15977,7 @@ class Endpoint(metaclass=_Recording):
         """Let an ASGI application answer a WebSocket."""
         return await _GuestWebSocket(app, scope).open(conn)
 
-    async def __call__(
-        self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
-    ) -> None:
+    async def __call__(self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """Be an ASGI 3 application, with WebSockets, which any ASGI server can serve: ``uvicorn app:app``."""
         if scope["type"] == "lifespan":
             await _live(self, receive, send)
