@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -1071,45 +1072,7 @@ def test_gunicorn_is_not_imported_with_phoenix() -> None:
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
-SITE = """
-upstream app {
-    server UPSTREAM;
-    keepalive 16;
-}
-
-map $http_upgrade $connection_upgrade {
-    default upgrade;
-    ""      "";
-}
-
-server {
-    listen 80;
-    listen 443 ssl;
-    server_name example.com;
-    ssl_certificate     /etc/ssl/example.com.pem;
-    ssl_certificate_key /etc/ssl/example.com.key;
-    client_max_body_size 10m;
-
-    location ~ ^/(css|js|images|favicon.ico|robots.txt) {
-        root /srv/my_app/priv/static;
-        expires 1h;
-        try_files $uri @app;
-    }
-    location / {
-        try_files "" @app;
-    }
-    location @app {
-        proxy_pass http://app;
-        proxy_http_version 1.1;
-        proxy_set_header Host $http_host;
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        proxy_set_header X-Forwarded-Proto $scheme;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection_upgrade;
-        proxy_read_timeout 90s;
-    }
-}
-"""
+SITE = re.findall(r"^```nginx\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)[0]
 
 
 class Site:
@@ -1130,7 +1093,7 @@ class Site:
         self.app = run(command, place, DOORS_PROXIES=proxies)
         site = SITE
         for written, meant in {
-            "UPSTREAM": f"unix:{place}" if upstream == "unix" else f"127.0.0.1:{place}",
+            "unix:/run/my_app/app.sock": f"unix:{place}" if upstream == "unix" else f"127.0.0.1:{place}",
             "listen 80": f"listen 127.0.0.1:{self.http}", "listen 443": f"listen 127.0.0.1:{self.https}",
             "/etc/ssl/example.com.pem": str(self.certificate), "/etc/ssl/example.com.key": str(folder / "key.pem"),
             "/srv/my_app/priv/static": str(folder / "static"),

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 GROWING = ("A guest book in six steps", "Coming from Phoenix")  # sections whose blocks are steps of one app
 SECTIONS = {section.partition("\n")[0]: section for section in README.split("\n## ")[1:]}
-PYTHON = [code for title, text in SECTIONS.items() if title not in GROWING for code in python_blocks(text)]
+BLOCKS_OF_PYTHON = [code for title, text in SECTIONS.items() if title not in GROWING for code in python_blocks(text)]
+CONFIG = "# config/prod.py\n"
+PYTHON = [code for code in BLOCKS_OF_PYTHON if not code.startswith(CONFIG)]
 COMMANDS = [
     line.partition("#")[0].strip()
     for language, code in BLOCKS
@@ -32,8 +35,8 @@ COMMANDS = [
 ]
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHOENIX_ENV": "test"}
+def run(*arguments: str, cwd: Path, env: str = "test") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHOENIX_ENV": env}
     return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -119,6 +122,44 @@ def test_the_python_beside_the_elixir_is_an_app_that_works(tmp_path: Path) -> No
     (tmp_path / "translated.py").write_text(app)
     done = run("-c", ASK_THE_APP, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+ASK_THE_CONFIGURED_APP = """
+import phoenix
+class Router(phoenix.Router):
+    phoenix.get("/", lambda conn, params: conn.text("here"))
+class AdminRouter(Router):
+    pass
+app, admin = phoenix.Endpoint(Router), phoenix.Endpoint(AdminRouter)
+assert (app.port, admin.port) == (4000, 4001)
+assert app.url("/a") == "https://example.com/a"
+assert app.config("settings")["page_size"] == 50
+asked = app.test().get("http://example.com/")
+assert (asked.status, asked.get_resp_header("location")) == (301, ["https://example.com/"])
+"""
+
+
+def test_the_config_file_of_the_readme_configures_an_app(tmp_path: Path) -> None:
+    [file] = [code for code in BLOCKS_OF_PYTHON if code.startswith(CONFIG)]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "prod.py").write_text(file)
+    (tmp_path / "app.py").write_text(ASK_THE_CONFIGURED_APP)
+    done = run("-c", "import os; os.environ.pop('PORT', None); import app", cwd=tmp_path, env="prod")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_units_of_the_readme_serve_an_app_at_a_socket() -> None:
+    units = [ConfigParser() for language, _ in BLOCKS if language == "ini"]
+    for unit, text in zip(units, [text for language, text in BLOCKS if language == "ini"]):
+        unit.optionxform = str  # type: ignore[assignment,method-assign]
+        unit.read_string(text)
+    socket, service = units
+    assert f"unix:{socket['Socket']['ListenStream']};" in README
+    assert service["Unit"]["Requires"] == "my_app.socket"
+    python, file, *words = service["Service"]["ExecStart"].split()
+    assert (Path(python).name, file) == ("python3", "phoenix.py")
+    done = run("phoenix.py", *words[:1], "--help", cwd=ROOT)
+    assert done.returncode == 0 and f"server {words[1]}" in done.stdout
 
 
 def test_the_readme_has_the_blocks_that_are_tested_here() -> None:
