@@ -4357,9 +4357,7 @@ def tag(name: str, /, **attributes: Any) -> Safe:
     does not allow.
     """
     if not _TAG_NAME.fullmatch(name):
-        raise ArgumentError(
-            f"{name!r} is not the name of a tag: expected a letter, then no space, quote, <>/="
-        )
+        raise ArgumentError(f"{name!r} is not the name of a tag: expected a letter, then no space, quote, <>/=")
     written: dict[str, str] = {}
     _write_attributes("", attributes, written)
     return Safe("".join((f"<{name}", *(f' {key}="{text}"' for key, text in sorted(written.items())), ">")))
@@ -4419,11 +4417,7 @@ def csrf_meta_tag(of: SessionConn | None = None, /, *, conn: SessionConn | None 
 
 
 def text_to_html(
-    text: str,
-    *,
-    escape: bool = True,
-    wrapper_tag: str = "p",
-    attributes: Mapping[str, Any] | None = None,
+    text: str, *, escape: bool = True, wrapper_tag: str = "p", attributes: Mapping[str, Any] | None = None,
     insert_brs: bool = True,
 ) -> Safe:
     r"""Turn plain text into paragraphs, where it has blank lines, and line breaks, where it has single ones.
@@ -4453,14 +4447,8 @@ def text_to_html(
 
 
 def link(
-    text: object = None,
-    *,
-    to: str,
-    method: str = "get",
-    form: Mapping[str, Any] | None = None,
-    csrf_token: bool | str = True,
-    conn: SessionConn | None = None,
-    do: Callable[[], object] | None = None,
+    text: object = None, *, to: str, method: str = "get", form: Mapping[str, Any] | None = None,
+    csrf_token: bool | str = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
     **attributes: Any,
 ) -> Safe:
     """Link to a path or URL. With a *method* other than get, write a form of class ``link`` with one button.
@@ -4482,14 +4470,8 @@ def link(
 
 
 def button(
-    text: object = None,
-    *,
-    to: str,
-    method: str = "post",
-    form: Mapping[str, Any] | None = None,
-    csrf_token: bool | str = True,
-    conn: SessionConn | None = None,
-    do: Callable[[], object] | None = None,
+    text: object = None, *, to: str, method: str = "post", form: Mapping[str, Any] | None = None,
+    csrf_token: bool | str = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
     **attributes: Any,
 ) -> Safe:
     """Write a form of class ``button`` that sends *method* to a path or URL; all else is as in ``link``.
@@ -4556,14 +4538,8 @@ _FORM_METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def form_tag(
-    action: str,
-    method: str = "post",
-    *,
-    multipart: bool = False,
-    csrf_token: bool | str = True,
-    enforce_utf8: bool = True,
-    conn: SessionConn | None = None,
-    do: Callable[[], object] | None = None,
+    action: str, method: str = "post", *, multipart: bool = False, csrf_token: bool | str = True,
+    enforce_utf8: bool = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
     **attributes: Any,
 ) -> Safe:
     """Write ``<form>`` and the hidden inputs it needs; with a block, its content and ``</form>`` too.
@@ -4626,17 +4602,9 @@ def _form_content(do: Callable[[], object]) -> Safe:
 
 
 def form_for(
-    source: object,
-    action: str,
-    *,
-    name: str | None = None,
-    method: str = "post",
-    multipart: bool = False,
-    errors: Mapping[str, object] | None = None,
-    values: object = None,
-    conn: SessionConn | None = None,
-    do: Callable[[Form], object] | None = None,
-    **attributes: Any,
+    source: object, action: str, *, name: str | None = None, method: str = "post", multipart: bool = False,
+    errors: Mapping[str, object] | None = None, values: object = None, conn: SessionConn | None = None,
+    do: Callable[[Form], object] | None = None, **attributes: Any,
 ) -> Safe:
     """Write a form whose block receives a ``Form``, the maker of its inputs.
 
@@ -4687,14 +4655,8 @@ class Form:
     """
 
     def __init__(
-        self,
-        source: object = None,
-        *,
-        name: str,
-        id: str | None = None,
-        values: object = None,
-        errors: Mapping[str, object] | None = None,
-        multipart: bool = False,
+        self, source: object = None, *, name: str, id: str | None = None, values: object = None,
+        errors: Mapping[str, object] | None = None, multipart: bool = False,
     ) -> None:
         self.source = source
         self.name = name
@@ -4834,13 +4796,7 @@ class Form:
         return self._input("radio", field, {**own, **attributes})
 
     def checkbox(
-        self,
-        field: str,
-        /,
-        *,
-        checked_value: object = True,
-        unchecked_value: object = False,
-        **attributes: Any,
+        self, field: str, /, *, checked_value: object = True, unchecked_value: object = False, **attributes: Any
     ) -> Safe:
         """Write a checkbox, checked when the field's value is *checked_value*.
 
@@ -4854,14 +4810,7 @@ class Form:
         return Safe(hidden + box)
 
     def select(
-        self,
-        field: str,
-        options: _Options,
-        /,
-        *,
-        prompt: object = None,
-        default: object = None,
-        **attributes: Any,
+        self, field: str, options: _Options, /, *, prompt: object = None, default: object = None, **attributes: Any
     ) -> Safe:
         """Write ``<select>``: *options* are values, pairs of label and value, or labels mapped to values.
 
@@ -4912,9 +4861,7 @@ class Form:
         """
         return self._moment_select(field, _DATE + _TIME, do, options)
 
-    def _moment_select(
-        self, field: str, parts: tuple[str, ...], do: _Arrange | None, options: dict[str, Any]
-    ) -> Safe:
+    def _moment_select(self, field: str, parts: tuple[str, ...], do: _Arrange | None, options: dict[str, Any]) -> Safe:
         # What a client sent is not the application's mistake: nonsense then selects nothing.
         trusted = "value" in options or field not in self.params
         value, default = self._pop_value(field, options), options.pop("default", None)
@@ -6877,9 +6824,7 @@ class TranslatingConn(SessionConn):
 
     def npgettext(self, context: str, text: str, plural: str, count: int, /, **bindings: Any) -> str:
         """As ``ngettext``, with a context."""
-        return self._translations().translate(
-            self.locale, text, bindings, plural=plural, count=count, context=context
-        )
+        return self._translations().translate(self.locale, text, bindings, plural=plural, count=count, context=context)
 
     def dgettext(self, domain: str, text: str, /, **bindings: Any) -> str:
         """Translate by the catalogs ``<domain>.po``: ``conn.dgettext("errors", "is too short")``."""
@@ -7115,11 +7060,7 @@ class Conn(TranslatingConn):
         return self.put_private("phoenix_layout_formats", formats)
 
     def render(
-        self,
-        template: str | Mapping[str, Any] | None = None,
-        assigns: Mapping[str, Any] | None = None,
-        /,
-        **more: Any,
+        self, template: str | Mapping[str, Any] | None = None, assigns: Mapping[str, Any] | None = None, /, **more: Any
     ) -> Self:
         """Answer with a template of the controller's view, in its layout.
 
