@@ -6549,33 +6549,33 @@ def _lineage_of(locale: str) -> Iterator[str]:
 
 
 class _Catalog:
-    """The translations of one locale and domain: of what is there in *messages*, what can be shown."""
+    """The translations of one locale: of what is there in *entries*, what can be shown."""
 
     __slots__ = ("forms", "plural")
 
-    def __init__(self, messages: Iterable[_Entry], locale: str, file: str) -> None:
-        self.forms: dict[tuple[str | None, str], list[str]] = {}
-        seen: dict[tuple[str | None, str], int] = {}
+    def __init__(self, entries: Iterable[_Entry], locale: str, file: str) -> None:
+        self.forms: dict[str, list[str]] = {}
+        lines: dict[tuple[str | None, str], int] = {}
         rule, rule_line = _plural_forms(locale), 1
-        for message in messages:
-            if message.obsolete:
+        for entry in entries:
+            if entry.obsolete:
                 continue
-            if message.key in seen:
-                first = seen[message.key]
-                raise TranslationError(f"{file}:{message.line}: {message.id!r} is translated already, in line {first}")
-            seen[message.key] = message.line
-            if message.key == (None, ""):
-                header = re.search(r"(?i)^plural-forms:(.*)$", message.forms[0], re.MULTILINE)
+            if entry.key in lines:
+                first = lines[entry.key]
+                raise TranslationError(f"{file}:{entry.line}: {entry.id!r} is translated already, in line {first}")
+            lines[entry.key] = entry.line
+            if entry.key == (None, ""):
+                header = re.search(r"(?i)^plural-forms:(.*)$", entry.forms[0], re.MULTILINE)
                 if header is not None and "INTEGER" not in header[1]:  # as it stands in templates
-                    rule, rule_line = header[1], message.line
-            elif any(message.forms) and "fuzzy" not in message.flags:
-                _check_bindings(message, f"{file}:{message.line}")
-                self.forms[message.key] = message.forms
+                    rule, rule_line = header[1], entry.line
+            elif any(entry.forms) and "fuzzy" not in entry.flags and entry.context is None:
+                _check_bindings(entry, f"{file}:{entry.line}")
+                self.forms[entry.id] = entry.forms
         self.plural = _plural_rule(rule, f"{file}:{rule_line}")
 
-    def find(self, key: tuple[str | None, str], count: int | None) -> str:
+    def find(self, text: str, count: int | None) -> str:
         """Return a translation, or ``""``."""
-        forms = self.forms.get(key)
+        forms = self.forms.get(text)
         if forms is None:
             return ""
         at = 0 if count is None else self.plural(abs(count))
@@ -6613,7 +6613,7 @@ def _plural_rule(rule: str, where: str) -> Callable[[int], int]:
 _BINDING = re.compile(r"%\{(\w+)\}")
 
 
-def _interpolated(text: str, bindings: Mapping[str, Any], about: str) -> str:
+def _interpolated(text: str, bindings: Mapping[str, Any], asked: str) -> str:
     """Put *bindings* into ``%{name}``. With one that is ``Safe``, the result is, and all else in it is escaped."""
     if "%{" not in text:
         return text
@@ -6622,17 +6622,17 @@ def _interpolated(text: str, bindings: Mapping[str, Any], about: str) -> str:
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in bindings:
-            raise TranslationError(f"{about} needs a value for %{{{found[1]}}}: gettext(..., {found[1]}=...)")
+            raise TranslationError(f"{asked!r} needs a value for %{{{found[1]}}}: gettext(..., {found[1]}=...)")
         return show(bindings[found[1]])
 
-    found = _BINDING.sub(value, str(escape(text)) if is_html else text)
+    found = _BINDING.sub(value, show(text))
     return Safe(found) if is_html else found
 
 
 class Translations:
     """The translations of an app, which the endpoint makes of its option ``gettext``.
 
-    *from_* is the folder of catalogs, ``<locale>/LC_MESSAGES/<domain>.po``, looked for as ``View.root`` is. *default*
+    *from_* is the folder of catalogs, ``<locale>/LC_MESSAGES/default.po``, looked for as ``View.root`` is. *default*
     is the locale of visitors who have asked for none of those that there are. *messages* are further ones, by locale:
     the text of a catalog, or a dict of texts by key, whose dicts inside are joined with dots::
 
@@ -6668,24 +6668,21 @@ class Translations:
         """Return locale, path, time and size of each catalog."""
         found = []
         for locale in sorted(os.listdir(self.root)) if self.root else ():
-            folder = os.path.join(self.root or "", locale, "LC_MESSAGES")
-            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-                if name.endswith(".po") and not name.startswith("."):
-                    status = os.stat(os.path.join(folder, name))
-                    found.append((locale, os.path.join(folder, name), status.st_mtime_ns, status.st_size))
+            path = os.path.join(self.root or "", locale, "LC_MESSAGES", "default.po")
+            if os.path.exists(path):
+                status = os.stat(path)
+                found.append((locale, path, status.st_mtime_ns, status.st_size))
         return found
 
     def _read(self) -> None:
-        seen = self._files()
-        catalogs: dict[str, dict[str, _Catalog]] = {locale: {} for locale, *_ in seen}
-        for locale, messages in self._given.items():
-            catalogs.setdefault(locale, {})["default"] = _Catalog(messages, locale, f"messages[{locale!r}]")
-        for locale, path, *_ in seen:
-            catalog, domain = _Catalog(_read_po(path), locale, path), os.path.basename(path).removesuffix(".po")
-            given = catalogs[locale].get(domain)
-            catalog.forms = {**given.forms, **catalog.forms} if given else catalog.forms
-            catalogs[locale][domain] = catalog
-        self._catalogs, self._seen = catalogs, seen
+        self._seen = self._files()
+        catalogs = {locale: _Catalog(given, locale, f"messages[{locale!r}]") for locale, given in self._given.items()}
+        for locale, path, *_ in self._seen:
+            catalog = _Catalog(_read_po(path), locale, path)
+            if locale in catalogs:
+                catalog.forms = {**catalogs[locale].forms, **catalog.forms}
+            catalogs[locale] = catalog
+        self._catalogs = catalogs
         self._names = {name.replace("_", "-").lower(): name for name in (self.default, *catalogs)}
 
     @property
@@ -6712,8 +6709,8 @@ class Translations:
 
     def translate(
         self, locale: str, text: str, bindings: Mapping[str, Any] | None = None, *, plural: str | None = None,
-        count: int | None = None, context: str | None = None, domain: str = "default",
-    ) -> str:  # fmt: skip
+        count: int | None = None,
+    ) -> str:
         """Return *text* in a locale, outside of a request too: ``app.translations.translate("de", "Hello")``.
 
         Raises ``TranslationError`` for a ``%{name}`` that *bindings* have no value for.
@@ -6724,26 +6721,20 @@ class Translations:
                 raise ArgumentError(f"the count of {text!r} is {count!r}, expected a whole number")
             bindings = {"count": count, **bindings}
         for name in _lineage_of(locale):
-            catalog = self._catalogs.get(name, _NO_CATALOGS).get(domain)
-            found = catalog.find((context, text), None if plural is None else count) if catalog is not None else ""
+            found = self._catalogs[name].find(text, count) if name in self._catalogs else ""
             if found:
-                return _interpolated(found, bindings, f"{text!r}, in {name} {found!r},")
-        return _interpolated(text if plural is None or count == 1 else plural, bindings, repr(text))
-
-
-_NO_CATALOGS: dict[str, _Catalog] = {}
+                return _interpolated(found, bindings, text)
+        return _interpolated(text if plural is None or count == 1 else plural, bindings, text)
 
 
 def _read_po(path: str) -> list[_Entry]:
     with open(path, "rb") as stream:
         data = stream.read()
-    charset = re.search(rb"(?i)charset=([\w-]+)", data)
-    encoding = charset[1].decode() if charset and charset[1] != b"CHARSET" else "utf-8"
     try:
-        return _parse_po(data.decode(encoding), path)
-    except (UnicodeDecodeError, LookupError) as error:
-        line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1
-        raise TranslationError(f"{path}:{line}: cannot be read as {encoding}: {error}") from None
+        return _parse_po(data.decode(), path)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TranslationError(f"{path}:{line}: a catalog is kept in UTF-8, and this is none: {error}") from None
 
 
 def _keyed_messages(given: Mapping[str, Any], prefix: str = "") -> Iterator[_Entry]:
@@ -6770,13 +6761,9 @@ class TranslatingConn(SessionConn):
     @property
     def locale(self) -> str:
         """The locale of this request, such as ``"de"`` or ``"pt_BR"``; the default one until it is fetched or put."""
-        locale: str | None = self.private.get("phoenix_locale")
-        return locale or self._use_locale(None)
-
-    def _use_locale(self, locale: str | None) -> str:
-        chosen: str = locale or self._translations().default
-        self.private["phoenix_locale"] = chosen
-        return chosen
+        if "phoenix_locale" not in self.private:
+            self.private["phoenix_locale"] = self._translations().default
+        return str(self.private["phoenix_locale"])
 
     def put_locale(self, locale: str) -> Self:
         """Use a locale, such as that of the user's settings. Raises ``ArgumentError`` for one that there is not."""
@@ -6784,8 +6771,7 @@ class TranslatingConn(SessionConn):
         found = translations.find(locale)
         if found is None:
             raise ArgumentError(f"there is no locale {locale!r}, only {', '.join(translations.locales)}")
-        self._use_locale(found)
-        return self
+        return self.put_private("phoenix_locale", found)
 
     def fetch_locale(self, key: str = "locale", *, save: bool = False) -> Self:
         """Plug: find the locale of this request: ``plug(Conn.fetch_locale)``, behind ``fetch_session``.
@@ -6802,8 +6788,7 @@ class TranslatingConn(SessionConn):
         if found is None:
             found = translations.negotiate(",".join(self._req_headers.get("accept-language", ())))
             self._resp_headers["vary"] = (*self._resp_headers.get("vary", ()), "Accept-Language")
-        self._use_locale(found)
-        return self
+        return self.put_private("phoenix_locale", found or translations.default)
 
     def gettext(self, text: str, /, **bindings: Any) -> str:
         """Translate *text* to the locale of this request: ``conn.gettext("Hello %{name}", name="Ann")``.
@@ -6818,25 +6803,9 @@ class TranslatingConn(SessionConn):
         """Translate by number: ``conn.ngettext("one post", "%{count} posts", len(posts))``."""
         return self._translations().translate(self.locale, text, bindings, plural=plural, count=count)
 
-    def pgettext(self, context: str, text: str, /, **bindings: Any) -> str:
-        """Translate a text that means different things: ``conn.pgettext("month", "May")``."""
-        return self._translations().translate(self.locale, text, bindings, context=context)
-
-    def npgettext(self, context: str, text: str, plural: str, count: int, /, **bindings: Any) -> str:
-        """As ``ngettext``, with a context."""
-        return self._translations().translate(self.locale, text, bindings, plural=plural, count=count, context=context)
-
-    def dgettext(self, domain: str, text: str, /, **bindings: Any) -> str:
-        """Translate by the catalogs ``<domain>.po``: ``conn.dgettext("errors", "is too short")``."""
-        return self._translations().translate(self.locale, text, bindings, domain=domain)
-
-    def dngettext(self, domain: str, text: str, plural: str, count: int, /, **bindings: Any) -> str:
-        """As ``ngettext``, by the catalogs ``<domain>.po``."""
-        return self._translations().translate(self.locale, text, bindings, plural=plural, count=count, domain=domain)
-
 
 _UNTRANSLATED = Translations()
-_GETTEXT = ("gettext", "ngettext", "pgettext", "npgettext", "dgettext", "dngettext")
+_GETTEXT = ("gettext", "ngettext")
 
 
 def _in_templates(name: str) -> Callable[..., str]:
@@ -18147,10 +18116,7 @@ class _Scaffold:
 # has stays at its end, behind `#~`, and returns from there; what has no reference to the code was
 # written by hand, for a key that the code computes, and is left alone.
 
-_GETTEXT_ARGUMENTS = {
-    "gettext": ("id",), "ngettext": ("id", "plural"), "pgettext": ("context", "id"),
-    "npgettext": ("context", "id", "plural"), "dgettext": ("domain", "id"), "dngettext": ("domain", "id", "plural"),
-}  # fmt: skip
+_GETTEXT_ARGUMENTS = {"gettext": ("id",), "ngettext": ("id", "plural")}
 _NOT_THE_APP = {"node_modules", "__pycache__", "site-packages", "tests", "test"}
 
 
@@ -18162,26 +18128,23 @@ def _gettext(options: Any) -> int | None:
             better = re.sub(r"\W", "_", locale) if re.match(r"[a-z]{2,3}\b", locale) else "de"
             line = _typed("gettext", "extract", options.folder.removesuffix("."), "--locale", better)
             raise _Refused(f"{locale!r} cannot name a language, expected one such as de or pt_BR:", line)
-    domains = _extract_texts(options.folder)
+    found = _extract_texts(options.folder)
     root = os.path.normpath(os.path.join(options.folder, "priv", "gettext"))
-    catalogs = {
-        os.path.join(root, f"{domain}.pot"): _po_text([_po_header(""), *found]) for domain, found in domains.items()
-    }
+    catalogs = {os.path.join(root, "default.pot"): _po_text([_po_header(""), *found])}
     names = sorted(os.listdir(root)) if os.path.isdir(root) else []
     state = []
     for locale in sorted({*(each for each in names if os.path.isdir(os.path.join(root, each))), *options.locale}):
-        for domain, found in domains.items():
-            path = os.path.join(root, locale, "LC_MESSAGES", f"{domain}.po")
-            old = _read_po(path) if os.path.exists(path) else [_po_header(locale)]
-            _Catalog(old, locale, path)  # which tells what is wrong with it
-            merged = _merged_texts(old, found)
-            catalogs[path] = _po_text(merged)
-            state.append(f"{locale}/{domain}: {_state_of(merged)}")
+        path = os.path.join(root, locale, "LC_MESSAGES", "default.po")
+        old = _read_po(path) if os.path.exists(path) else [_po_header(locale)]
+        _Catalog(old, locale, path)  # which tells what is wrong with it
+        merged = _merged_texts(old, found)
+        catalogs[path] = _po_text(merged)
+        state.append(f"{locale}: {_state_of(merged)}")
     changed = [path for path, text in catalogs.items() if not os.path.exists(path) or _read_file(path) != text.encode()]
     if options.check and changed:
         line = _typed("gettext", "extract", options.folder.removesuffix("."))
         raise _Refused(f"out of date: {', '.join(changed)}. To bring them up to date type:", line, code=1)
-    if not domains:
+    if not found:
         print(f'no text to translate in {options.folder}: write conn.gettext("Hello"), in templates gettext("Hello")')
     scaffold = _Scaffold("", force=True)
     for path, text in catalogs.items() if not options.check else ():
@@ -18190,25 +18153,24 @@ def _gettext(options: Any) -> int | None:
     return None
 
 
-def _extract_texts(folder: str) -> dict[str, list[_Entry]]:
-    """Return the texts in the code below *folder* by domain, in the order of files and lines."""
-    found: dict[str, dict[Any, _Entry]] = {}
+def _extract_texts(folder: str) -> list[_Entry]:
+    """Return the texts in the code below *folder*, in the order of files and lines."""
+    found: dict[str, _Entry] = {}
     for path in _source_files(folder):
         name = os.path.relpath(path, folder).replace(os.sep, "/")
         for function, texts, line in _calls_in(path):
             wanted = _GETTEXT_ARGUMENTS.get(function, ())
             if wanted and Ellipsis in texts[: len(wanted)]:
-                better = f'{function}({"..., " * wanted.index("id")}"Hello %{{name}}", name=...)'
+                better = f'{function}("Hello %{{name}}", name=...)'
                 print(f"{name}:{line}: an f-string cannot be translated, write {better}", file=sys.stderr)
             text = dict(zip(wanted, texts))
             if not wanted or len(text) < len(wanted) or not all(isinstance(each, str) for each in text.values()):
                 continue
-            new = _Entry(text.get("context"), text["id"], None, [""])
-            entry = found.setdefault(text.get("domain", "default"), {}).setdefault(new.key, new)
+            entry = found.setdefault(text["id"], _Entry(None, text["id"], None, [""]))
             if "plural" in text and entry.plural is None:
                 entry.plural, entry.forms = text["plural"], ["", ""]
             entry.references += [f"{name}:{line}"] if f"{name}:{line}" not in entry.references else []
-    return {domain: list(entries.values()) for domain, entries in sorted(found.items())}
+    return list(found.values())
 
 
 def _source_files(folder: str) -> Iterator[str]:
