@@ -51,9 +51,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("phoenix.py", "phoenix.js", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "tests" / "stubs", source / "tests" / "stubs", symlinks=True)
+    return build_wheel(source)
+
+
+def build_wheel(source: Path) -> Path:
     build = "import setuptools.build_meta as backend; print(backend.build_wheel('.'))"
-    built = run(sys.executable, "-c", build, cwd=source).splitlines()[-1]
-    return source / built
+    return source / run(sys.executable, "-c", build, cwd=source).splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -91,27 +95,61 @@ def test_the_newest_python_of_the_classifiers_is_not_older_than_the_one_that_run
     assert str(sys.version_info.minor) in listed
 
 
-def test_the_wheel_holds_the_module_and_the_client_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_module_its_types_and_the_client_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
         metadata = next(
             archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA")
         )
-        assert archive.read("phoenix.py") == (wheel.parent / "phoenix.py").read_bytes()
+        for name in ("phoenix.py", "phoenix-stubs/__init__.pyi"):
+            assert archive.read(name) == (wheel.parent / "phoenix.py").read_bytes()
     assert [re.sub(r"^phoenix[^/]*\.data/", "", name) for name in names] == [
         "phoenix.py",
+        "phoenix-stubs/__init__.pyi",
         "data/share/phoenix/phoenix.js",
     ]
     assert f"Version: {phoenix.__version__}\n" in metadata and "Requires-Dist" not in metadata
     assert "Description-Content-Type: text/markdown" in metadata
 
 
-def test_the_source_archive_holds_what_a_build_needs(wheel: Path) -> None:
+def test_a_wheel_can_be_built_from_the_source_archive(wheel: Path, tmp_path: Path) -> None:
     build = "import setuptools.build_meta as backend; print(backend.build_sdist('.'))"
     built = run(sys.executable, "-c", build, cwd=wheel.parent).splitlines()[-1]
     listed = run(sys.executable, "-m", "tarfile", "-l", built, cwd=wheel.parent)
     for name in ("phoenix.py", "phoenix.js", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         assert re.search(rf"/{re.escape(name)}\b", listed), name
+    shutil.unpack_archive(wheel.parent / built, tmp_path)
+    with zipfile.ZipFile(build_wheel(next(tmp_path.iterdir()))) as again, zipfile.ZipFile(wheel) as archive:
+        assert again.namelist() == archive.namelist()
+        assert again.read("phoenix-stubs/__init__.pyi") == archive.read("phoenix.py")
+
+
+TYPED = """
+import phoenix
+from phoenix import Conn, Controller, Params, get
+
+class PageController(Controller):
+    def show(self, conn: Conn, params: Params) -> Conn:
+        return conn.put_status(200).text(params["id"])
+
+class Router(phoenix.Router):
+    get("/:id", PageController, "show")
+
+app = phoenix.Endpoint(Router, threads=4)
+"""
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_read_the_types_of_the_installed_module(environment: Path, tmp_path: Path, checker: str) -> None:
+    there: tuple[str | Path, ...] = ("--python-executable", environment / "python", "--strict")
+    if checker == "pyright":
+        there = ("--pythonpath", environment / "python")
+        (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    for name, text in (("good.py", TYPED), ("bad.py", TYPED.replace("threads=4", "thread=4"))):
+        (tmp_path / name).write_text(text)
+    run(sys.executable, "-m", checker, *there, "good.py", cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-m", checker, *there, "bad.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and '"thread"' in done.stdout
 
 
 def test_the_command_is_installed(environment: Path, tmp_path: Path) -> None:
