@@ -13550,12 +13550,21 @@ def debug_page(conn: Any, error: BaseException, status: int, endpoint: Any) -> t
 class _Place:
     """A line of code that an error came through."""
 
-    __slots__ = ("file", "line", "function", "columns", "is_ours")
+    __slots__ = ("file", "line", "function", "columns", "is_ours", "is_open")
 
-    def __init__(self, file: str, line: int, function: str, columns: tuple[int, int] | None, is_ours: bool) -> None:
+    def __init__(self, file: str, line: int, function: str, columns: tuple[int, int] | None) -> None:
         self.file, self.line, self.function = file, line, function
-        self.columns = columns  # first and last but one of the characters that failed, where that is known
-        self.is_ours = is_ours  # it belongs to the application
+        self.columns = columns or (0, 0)  # first and last but one of the characters that failed, where that is known
+        self.is_ours = _is_of_app(file)
+        self.is_open = False  # its source is shown at once
+
+    def link(self) -> str | None:
+        """Return what opens it in the editor which ``PHOENIX_EDITOR`` describes: ``vscode://file/__FILE__:__LINE__``."""
+        editor = os.environ.get("PHOENIX_EDITOR") or os.environ.get("PLUG_EDITOR")
+        if not editor or not os.path.isfile(self.file):
+            return None
+        editor = editor.replace("__RELATIVEFILE__", quote(os.path.relpath(self.file)))
+        return editor.replace("__FILE__", quote(os.path.abspath(self.file))).replace("__LINE__", str(self.line))
 
 
 def _is_of_app(file: str) -> bool:
@@ -13663,13 +13672,34 @@ class _Report:
         """Return the lines of code that *error* came through; where it was raised is the first."""
         import traceback
 
-        found = [
-            _Place(each.filename, each.lineno or 1, each.name, _columns_of(each), _is_of_app(each.filename))
-            for each in reversed(traceback.extract_tb(error.__traceback__, limit=-_MOST_PLACES))
-        ]
+        trace = traceback.extract_tb(error.__traceback__, limit=-_MOST_PLACES)
+        found = [_Place(each.filename, each.lineno or 1, each.name, _columns_of(each)) for each in reversed(trace)]
         if isinstance(error, SyntaxError) and error.filename and error.lineno and os.path.isfile(error.filename):
             at = max(error.offset or 1, 1) - 1
-            found.insert(0, _Place(error.filename, error.lineno, "", (at, at + 1), _is_of_app(error.filename)))
+            found.insert(0, _Place(error.filename, error.lineno, "", (at, at + 1)))
+        for place in [place for place in found if place.is_ours][:5]:
+            place.is_open = True
+        return found
+
+    def groups(self, error: BaseException) -> list[tuple[bool, list[_Place]]]:
+        """Return the places of *error*: those of the application, those of libraries between them, in turns."""
+        from itertools import groupby
+
+        return [(is_ours, list(group)) for is_ours, group in groupby(self.places(error), lambda place: place.is_ours)]
+
+    def source(self, place: _Place) -> list[tuple[int, str, str, str]]:
+        """Return the lines around one: number, and the text before, in and behind the part that failed, if not all did."""
+        import linecache
+
+        lines, first, found = linecache.getlines(place.file), max(1, place.line - 5), []
+        for number, line in enumerate(lines[first - 1 : place.line + 5] if place.line <= len(lines) else (), first):
+            line = line.rstrip()
+            start, end = place.columns if number == place.line else (0, 0)
+            parts = line[:start], line[start:end] or " ", line[end:]
+            if start >= end or parts[1].strip() == line.strip():
+                parts = line, "", ""
+            before, marked, after = map(self.text, parts)
+            found.append((number, before, marked, after))
         return found
 
     # The request
@@ -13820,147 +13850,94 @@ def _indented(text: str) -> str:
 
 def _report_as_html(report: _Report) -> str:
     about = f"phoenix.py {__version__}, Python {sys.version.partition(' ')[0]}, {report.endpoint.env}"
-    errors = "".join(_html_error(report, relation, error) for relation, error in report.errors())
-    tables = "".join(_html_table(report, title, rows) for title, rows in report.sections())
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(report, report.title)}</title>'
-        '<meta name="viewport" content="width=device-width"><meta name="robots" content="noindex">'
-        f'<style>{_DEBUG_STYLE}</style></head>\n<body>\n{errors}<section class="request">{tables}</section>\n'
-        "<footer><details><summary>The same as text, to copy</summary>"
-        f"<pre>{escape(_report_as_markdown(report))}</pre></details>"
-        f"<p>{escape(about)}. Users see the error view: this page is for <code>debug_errors</code>, on in dev.</p>"
-        "</footer>\n</body></html>\n"
-    )
+    assigns = {"report": report, "conn": report.conn, "style": Safe(_DEBUG_STYLE), "about": about}
+    return str(_debug_template()(assigns, {}))
 
 
-def _html(report: _Report, text: str) -> str:
-    return escape(report.text(text))
+@functools.lru_cache(None)
+def _debug_template() -> Callable[..., Any]:
+    return Template(_DEBUG_PAGE, file="<debug page>", trim=True).bind(globals())
 
 
-def _html_error(report: _Report, relation: str, error: BaseException) -> str:
-    """Write one error: what it is, and where it came from."""
-    name, module = type(error).__name__, type(error).__module__
-    if relation:
-        head = f"<header><h2><small>{relation}</small> {escape(name)}</h2>"
-    else:
-        conn = report.conn
-        phrase = _phrase_of(str(report.status))
-        head = (
-            f'<header class="first"><p class="status"><b>{report.status}</b> {escape(phrase)}</p>'
-            f"<h1>{escape(name)} <small>at {escape(conn.method)} {_html(report, conn.request_path)}</small></h1>"
-        )
-    head += f'<p class="message">{_html(report, report.message(error))}</p></header>\n'
-    snippet = ""
-    if isinstance(error, TemplateSyntaxError):
-        where = f"{_short_name(error.file)}:{error.line}:{error.column}"
-        code = _html(report, error.snippet)
-        snippet = f'<section><h3>{escape(where)}</h3><pre class="snippet">{code}</pre></section>\n'
-    routes = "" if relation else _html_routes(report)
-    places = _html_places(report, error)
-    title = f"{module}.{name}" if module != "builtins" else name
-    heading = f"<h3>Traceback <small>of {escape(title)}, latest call first</small></h3>"
-    trace = f'<section class="trace">{heading}{places}</section>\n' if places else ""
-    return head + snippet + routes + trace
-
-
-def _html_places(report: _Report, error: BaseException) -> str:
-    """Write the traceback: the lines of the application one by one and open, those of libraries in closed groups."""
-    from itertools import groupby
-
-    written, opened = [], 0
-    for is_ours, group in groupby(report.places(error), lambda place: place.is_ours):
-        places = list(group)
-        if is_ours:
-            for place in places:
-                opened += 1
-                written.append(_html_place(report, place, "ours", opened <= 5))
-        else:
-            files = ", ".join(dict.fromkeys(_short_name(place.file) for place in places))
-            inside = "".join(_html_place(report, place, "theirs", False) for place in places)
-            count = f"{len(places)} calls" if len(places) > 1 else "1 call"
-            written.append(f'<details class="group"><summary>{count} in {escape(files)}</summary>{inside}</details>\n')
-    return "".join(written)
-
-
-def _html_place(report: _Report, place: _Place, kind: str, is_open: bool) -> str:
-    where = f"{_short_name(place.file)}:{place.line}"
-    link = _editor_link(place)
-    named = f"<code>{escape(place.function)}</code> " if place.function else ""
-    file = f'<span title="{escape(place.file)}">{escape(where)}</span>'
-    if link is not None:
-        file = f'<a href="{escape(link)}">{file}</a>'
-    label = "app" if kind == "ours" else "lib"
-    return (
-        f'<details class="{kind}"{" open" if is_open else ""}><summary><i>{label}</i> {named}{file}</summary>'
-        f"{_html_source(report, place)}</details>\n"
-    )
-
-
-def _html_source(report: _Report, place: _Place) -> str:
-    """Write the five lines before and after the one that failed."""
-    import linecache
-
-    lines = linecache.getlines(place.file)
-    if not 0 < place.line <= len(lines):
-        return "<p>The source is not available.</p>"
-    first = max(1, place.line - 5)
-    written = []
-    for number, line in enumerate(lines[first - 1 : place.line + 5], first):
-        code, kind = _html(report, line.rstrip()), ""
-        if number == place.line:
-            code, kind = _html_marked(report, line.rstrip(), place.columns), ' class="failed"'
-        written.append(f"<span{kind}><b>{number:>4}</b> {code}\n</span>")
-    return f'<pre class="source">{"".join(written)}</pre>'
-
-
-def _html_marked(report: _Report, line: str, columns: tuple[int, int] | None) -> str:
-    """Write the line that failed, with a mark on the part that did unless that is all of it."""
-    start, end = columns or (0, 0)
-    if start >= end or line[start:end].strip() == line.strip():
-        return _html(report, line)
-    before, marked, after = (_html(report, part) for part in (line[:start], line[start:end] or " ", line[end:]))
-    return f"{before}<mark>{marked}</mark>{after}"
-
-
-def _editor_link(place: _Place) -> str | None:
-    """Return the link that opens a line in the editor which ``PHOENIX_EDITOR`` or ``PLUG_EDITOR`` describes.
-
-    ``vscode://file/__FILE__:__LINE__`` is one such description; there is ``__RELATIVEFILE__`` too.
-    """
-    editor = os.environ.get("PHOENIX_EDITOR") or os.environ.get("PLUG_EDITOR")
-    if not editor or not os.path.isfile(place.file):
-        return None
-    for name, value in (
-        ("__RELATIVEFILE__", quote(os.path.relpath(place.file))),
-        ("__FILE__", quote(os.path.abspath(place.file))),
-        ("__LINE__", str(place.line)),
-    ):
-        editor = editor.replace(name, value)
-    return editor
-
-
-def _html_routes(report: _Report) -> str:
-    routes, near = report.routes(), report.nearest_route()
-    if not routes:
-        return ""
-    allowed = getattr(report.error, "allowed", None)
-    hint = f"Did you mean <code>{escape(near.verb)} {escape(near.path)}</code>?" if near and not allowed else ""
-    rows = "".join(
-        f"<tr{' class=near' if route is near else ''}><td>{escape(f'{route.helper}_path' if route.helper else '')}</td>"
-        f"<td>{escape(route.shown_verb)}</td><td><code>{escape(route.path)}</code></td><td>{escape(route.label)}</td></tr>\n"
-        for route in routes[:_MOST_ROUTES]
-    )
-    return (
-        f'<section class="routes"><h3>Routes <small>{hint}</small></h3>\n'
-        f"<table><tr><th>Helper</th><th>Verb</th><th>Path</th><th>Action</th></tr>\n{rows}</table></section>\n"
-    )
-
-
-def _html_table(report: _Report, title: str, rows: Sequence[tuple[str, str]]) -> str:
-    if not rows:
-        return f"<details><summary>{title} <small>none</small></summary></details>\n"
-    lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in rows)
-    return f"<details open><summary>{title}</summary><table>{lines}</table></details>\n"
+_DEBUG_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title><%= @report.text(@report.title) %></title>
+<meta name="viewport" content="width=device-width"><meta name="robots" content="noindex">
+<style><%= @style %></style></head>
+<body>
+<% for relation, error in @report.errors(): %>
+<%   name, module = type(error).__name__, type(error).__module__ %>
+<%   if relation: %>
+<header><h2><small><%= relation %></small> <%= name %></h2>
+<%   else: %>
+<header class="first"><p class="status"><b><%= @report.status %></b> <%= _phrase_of(str(@report.status)) %></p>
+<h1><%= name %> <small>at <%= @conn.method %> <%= @report.text(@conn.request_path) %></small></h1>
+<%   end %>
+<p class="message"><%= @report.message(error) %></p></header>
+<%   if isinstance(error, TemplateSyntaxError): %>
+<section><h3><%= _short_name(error.file) %>:<%= error.line %>:<%= error.column %></h3>
+<pre class="snippet"><%= @report.text(error.snippet) %></pre></section>
+<%   end %>
+<%   if @report.routes() and not relation: %>
+<%     near = @report.nearest_route() %>
+<section class="routes"><h3>Routes
+<%     if near and not getattr(error, "allowed", None): %>
+<small>Did you mean <code><%= near.verb %> <%= near.path %></code>?</small>
+<%     end %>
+</h3>
+<table><tr><th>Helper</th><th>Verb</th><th>Path</th><th>Action</th></tr>
+<%     for route in @report.routes()[:_MOST_ROUTES]: %>
+<tr class="<%= "near" if route is near else "" %>"><td><%= f"{route.helper}_path" if route.helper else "" %></td>
+<td><%= route.shown_verb %></td><td><code><%= route.path %></code></td><td><%= route.label %></td></tr>
+<%     end %>
+</table></section>
+<%   end %>
+<%   if groups := @report.groups(error): %>
+<section class="trace"><h3>Traceback
+<small>of <%= name if module == "builtins" else f"{module}.{name}" %>, latest call first</small></h3>
+<%     for is_ours, group in groups: %>
+<%       if not is_ours: %>
+<details class="group"><summary><%= len(group) %> call<%= "s" if len(group) > 1 else "" %> in
+<%= ", ".join({_short_name(place.file): 0 for place in group}) %></summary>
+<%       end %>
+<%       for place in group: %>
+<details class="<%= "ours" if is_ours else "theirs" %>"<%= " open" if place.is_open else "" %>>
+<summary><i><%= "app" if is_ours else "lib" %></i> <code><%= place.function %></code>
+<a<% if link := place.link(): %> href="<%= link %>"<% end %> title="<%= place.file %>">
+<%= _short_name(place.file) %>:<%= place.line %></a></summary>
+<%         if lines := @report.source(place): %>
+<pre class="source"><% for number, before, marked, after in lines: %><span class="<%=
+"failed" if number == place.line else "" %>"><b><%= f"{number:>4}" %></b> <%= before %><%
+if marked: %><mark><%= marked %></mark><% end %><%= after %>
+</span><% end %></pre>
+<%         else: %>
+<p>The source is not available.</p>
+<%         end %>
+</details>
+<%       end %>
+<%       if not is_ours: %>
+</details>
+<%       end %>
+<%     end %>
+</section>
+<%   end %>
+<% end %>
+<section class="request">
+<% for title, rows in @report.sections(): %>
+<%   if rows: %>
+<details open><summary><%= title %></summary><table>
+<%     for name, value in rows: %>
+<tr><th><%= name %></th><td><%= value %></td></tr>
+<%     end %>
+</table></details>
+<%   else: %>
+<details><summary><%= title %> <small>none</small></summary></details>
+<%   end %>
+<% end %>
+</section>
+<footer><details><summary>The same as text, to copy</summary><pre><%= _report_as_markdown(@report) %></pre></details>
+<p><%= @about %>. Users see the error view: this page is for <code>debug_errors</code>, on in dev.</p></footer>
+</body></html>
+"""
 
 
 _DEBUG_STYLE = """
@@ -13988,7 +13965,7 @@ summary { padding: .4rem .8rem; cursor: pointer; overflow-wrap: anywhere }
 summary i { display: inline-block; width: 2.2rem; font-style: normal; font-size: 11px; color: var(--dim) }
 .ours > summary i { color: var(--red); font-weight: bold } .ours > summary code { font-weight: bold }
 .group > summary { color: var(--dim) } .group > details { margin: 0; border-width: 1px 0 0; border-radius: 0 }
-a { color: var(--link) } .trace a { text-decoration: none }
+a[href] { color: var(--link) } .trace a { text-decoration: none }
 .source { border-top: 1px solid var(--line); padding: .4rem 0; line-height: 1.6 }
 .source span { display: block; padding-right: 1rem; min-width: max-content }
 .source b { color: var(--dim); font-weight: normal; user-select: none; padding: 0 .4rem }
