@@ -11510,12 +11510,12 @@ _UNAWAITED = 67_108_864  # bytes that are sent without a wait before that is tak
 class _Workers:
     """Threads for code that blocks. They start as they are needed, up to *size*."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, name: str = "worker") -> None:
         import queue
         import threading
         from collections import deque
 
-        self._size = size
+        self._size, self._name = size, name
         self._count = 0
         self._idle = 0  # threads that wait for work, less the work that waits for threads
         self._lock = threading.Lock()
@@ -11534,7 +11534,7 @@ class _Workers:
                 self._idle -= 1
             elif self._count < self._size:
                 self._count += 1
-                self._thread(target=self.work, name=f"phoenix-worker-{self._count}", daemon=True).start()
+                self._thread(target=self.work, name=f"phoenix-{self._name}-{self._count}", daemon=True).start()
             else:
                 self._idle -= 1
         return future
@@ -11567,7 +11567,7 @@ class _Workers:
             if error is None:
                 future.set_result(result)
             elif isinstance(error, StopIteration):
-                future.set_exception(RuntimeError("a plug raised StopIteration"))
+                future.set_exception(RuntimeError("it raised StopIteration, which no future can hold"))
             else:
                 future.set_exception(error)
 
@@ -11603,6 +11603,7 @@ class _LoopAdapter(Adapter):
         def _write_chunk(self, conn: Any, data: bytes) -> None: ...
         def _end_chunked(self, conn: Any) -> None: ...
         def _has_body(self, conn: Any) -> bool: ...
+        def _set_beat(self, conn: Any, data: bytes, seconds: float) -> None: ...
 
     def read_blocking(self, conn: Any) -> bytes:
         if not conn._in_worker:
@@ -11623,10 +11624,16 @@ class _LoopAdapter(Adapter):
                 self.task.cancel()  # at its next await: meanwhile the client has gone
 
     def start_chunked(self, conn: Any) -> None:
+        self._on_loop(conn, self._start_chunked, conn)
+
+    def beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        self._on_loop(conn, self._set_beat, conn, data, seconds)
+
+    def _on_loop(self, conn: Any, call: Callable[..., Any], *arguments: Any) -> None:
         if conn._in_worker:
-            self.server.loop.call_soon_threadsafe(self._start_chunked, conn)
+            self.server.loop.call_soon_threadsafe(call, *arguments)
         else:
-            self._start_chunked(conn)
+            call(*arguments)
 
     def send_chunk(self, conn: Any, data: bytes) -> None:
         if conn._in_worker:
@@ -11732,7 +11739,7 @@ class _Connection(_LoopAdapter):
             self._next_requests()
         else:
             self.pulse = 1.0
-            self._while_working()
+            self._allow(self.pulse)
         return not self.discarding and self.scheme == "http"
 
     def pause_writing(self) -> None:
@@ -11748,7 +11755,7 @@ class _Connection(_LoopAdapter):
         if self.waiter is not None:
             self._allow(timeouts.body)
         elif self.request is not None:
-            self._while_working()
+            self._allow(self.pulse)
         else:
             self._allow(timeouts.write if self.discarding else timeouts.idle)
             self.server.loop.call_soon(self._next_requests)  # not now: asyncio cannot bear to be closed from here
@@ -11760,20 +11767,11 @@ class _Connection(_LoopAdapter):
         if not self.writing_paused:
             self.deadline = self.server.now + seconds
 
-    def _while_working(self) -> None:
-        self._allow(self.pulse)
-
-    def beat(self, conn: Any, data: bytes, seconds: float) -> None:
-        if conn._in_worker:
-            self.server.loop.call_soon_threadsafe(self._set_beat, conn, data, seconds)
-        else:
-            self._set_beat(conn, data, seconds)
-
     def _set_beat(self, conn: Any, data: bytes, seconds: float) -> None:
         if self.conn is conn and not self.closed:
             self.beat_data = b"" if not self._has_body(conn) else encode_chunk(data) if self.request.minor else data
             self.pulse = min(self.pulse, seconds)
-            self._while_working()
+            self._allow(self.pulse)
 
     def _look_after_client(self) -> None:
         """Send something that changes nothing, if the response allows it: a client that is gone refuses it."""
@@ -11793,7 +11791,7 @@ class _Connection(_LoopAdapter):
             self.beat_data = b""  # once is enough: now the system knows
         if data:
             self.transport.write(data)
-        self._while_working()
+        self._allow(self.pulse)
 
     def timed_out(self) -> None:
         """The deadline has passed."""
@@ -12043,7 +12041,7 @@ class _Connection(_LoopAdapter):
             await self.waiter
         finally:
             self.waiter = None
-            self._while_working()
+            self._allow(self.pulse)
 
     def _check_current(self, conn: Any) -> None:
         if self.conn is not conn:
@@ -12103,13 +12101,9 @@ class _Connection(_LoopAdapter):
             if hasattr(os, "sendfile") and self.scheme == "http":
                 offset = await self._sendfile(conn, stream, offset, end)
             stream.seek(offset)
-            while offset < end:
-                part = stream.read(min(_READ_AHEAD, end - offset))
-                if not part:
-                    raise PhoenixError(f"the file {file.path} has become shorter")
+            for part in _parts_of_file(stream, end - offset):
                 self._send(part)
                 await self.drain(conn)
-                offset += len(part)
         self._done(conn)
 
     async def _sendfile(self, conn: Any, stream: Any, offset: int, end: int) -> int:
@@ -12153,7 +12147,7 @@ class _Connection(_LoopAdapter):
         finally:
             loop.remove_writer(number)
             self.drainers.remove(future)
-            self._while_working()
+            self._allow(self.pulse)
 
     def _send(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -12244,6 +12238,17 @@ async def _send_async_parts(conn: Any, parts: Any, has_body: bool) -> None:
     finally:
         if hasattr(parts, "aclose"):
             await parts.aclose()
+
+
+def _parts_of_file(stream: Any, size: int) -> Iterator[bytes]:
+    """Yield the next *size* bytes of a file, and close it."""
+    with stream:
+        while size:
+            part = stream.read(min(_READ_AHEAD, size))
+            if not part:
+                raise PhoenixError(f"the file {stream.name} has become shorter")
+            size -= len(part)
+            yield part
 
 
 def _log_early_end(conn: Any, server: Server) -> None:
@@ -12376,8 +12381,7 @@ class _WebSocketWire:
         if pong:
             self.write(pong)
         for drainer in self.drainers:
-            if not drainer.done():
-                drainer.set_result(None)
+            _wake(drainer)
 
     def stop(self) -> None:
         """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
@@ -14116,28 +14120,9 @@ async def _end_child(task: Any, stop: Any) -> None:
 
 def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
     """Run *call* in a new thread; return a future of what it returns."""
-    from threading import Thread
-
-    future = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error is not None else future.set_result(result)
-
-    def run() -> None:
-        outcome: tuple[Any, BaseException | None]
-        try:
-            outcome = call(), None
-        except StopIteration:
-            outcome = None, RuntimeError("it raised StopIteration")  # which no future can hold
-        except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
-            outcome = None, error
-        try:
-            loop.call_soon_threadsafe(settle, *outcome)
-        except RuntimeError:
-            pass  # the loop is closed
-
-    Thread(target=run, name=f"phoenix-{_name_of(call)}", daemon=True).start()
+    workers = _Workers(1, _name_of(call))
+    future = workers.run(loop, call)
+    workers.end()
     return future
 
 
@@ -14480,12 +14465,9 @@ class _ASGIConnection(_LoopAdapter):
         with open(file.path, "rb", buffering=0) as stream:
             stream.seek(file.offset)
             await self._send(self._head(conn, file.length))
-            left = file.length if self._has_body(conn) else 0
-            while left and not self.closed:
-                part = stream.read(min(_READ_AHEAD, left))
-                if not part:
-                    raise PhoenixError(f"the file {file.path} has become shorter")
-                left -= len(part)
+            for part in _parts_of_file(stream, file.length if self._has_body(conn) else 0):
+                if self.closed:
+                    break
                 await self._send(self._part(part))
         await self._send(self._part(b"", False))
 
@@ -14501,15 +14483,13 @@ class _ASGIConnection(_LoopAdapter):
     def _end_chunked(self, conn: Any) -> None:
         self.outbox.put(self._part(b"", False))
 
-    def beat(self, conn: Any, data: bytes, seconds: float) -> None:
-        loop = self.server.loop
+    def _set_beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        self.server.loop.call_later(seconds, self._beat, conn, data, seconds)
 
-        def send() -> None:
-            if not self.closed and not self.task.done():
-                self._write_chunk(conn, data)
-                loop.call_later(seconds, send)
-
-        loop.call_soon_threadsafe(loop.call_later, seconds, send)
+    def _beat(self, conn: Any, data: bytes, seconds: float) -> None:
+        if not self.closed and not self.task.done():
+            self._write_chunk(conn, data)
+            self._set_beat(conn, data, seconds)
 
     async def drain(self, conn: Any) -> None:
         await self.outbox.flush(_READ_AHEAD)
@@ -14817,7 +14797,9 @@ class _WSGIConnection(Adapter):
             self._start(conn, len(body))
             parts: Any = (body,)
         elif state == "file":
-            parts = _parts_of_file(open(body.path, "rb", buffering=0), body)
+            stream = open(body.path, "rb", buffering=0)
+            stream.seek(body.offset)
+            parts = _parts_of_file(stream, body.length)
             self._start(conn, body.length)
         elif state == "chunked":
             parts = ()
@@ -14890,18 +14872,6 @@ class _WSGIConnection(Adapter):
     async def drain(self, conn: Any) -> None:
         if self.written is not None:
             await self.written
-
-
-def _parts_of_file(stream: Any, file: Any) -> Iterator[bytes]:
-    with stream:
-        stream.seek(file.offset)
-        left = file.length
-        while left:
-            part = stream.read(min(_READ_AHEAD, left))
-            if not part:
-                raise PhoenixError(f"the file {file.path} has become shorter")
-            left -= len(part)
-            yield part
 
 
 # --- Guests -------------------------------------------------------------------------------
@@ -14988,18 +14958,9 @@ class _GunicornServing:
     """What makes a worker class of gunicorn run an endpoint."""
 
     if TYPE_CHECKING:  # what gunicorn's own class has
-        cfg: Any
-        log: Any
-        sockets: list[Any]
-        wsgi: Any
-        alive: bool
-        booted: bool
-        age: int
-        nr: int
-        ppid: int
-        max_requests: int
 
-        def notify(self) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def run(self) -> None:
         import asyncio
