@@ -6435,79 +6435,59 @@ class _Entry:
 
 
 _PO_LINE = re.compile(r'(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)\s*)?"((?:[^"\\]|\\.)*)"')
-_PO_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)")
 _PO_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
 def _parse_po(text: str, file: str) -> list[_Entry]:
-    """Read a catalog; its header is the message with the id ``""``. Raises ``TranslationError`` with file and line."""
-    messages: list[_Entry] = []
-    notes: list[str] = []  # the comments in front of a message
+    """Read a catalog; its header is the entry with the id ``""``. Raises ``TranslationError`` with file and line."""
+    entries: list[_Entry] = []
+    notes: list[str] = []  # the comments in front of an entry
     texts: dict[str, str] = {}  # msgid, msgstr[0], ... -> text
     started, word, obsolete = 0, "", False
-
-    def finish() -> None:
-        nonlocal notes, texts
-        if texts:
-            messages.append(_made_entry(texts, notes, obsolete, f"{file}:{started}"))
-            messages[-1].line = started
-            notes, texts = [], {}
-
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+    for number, line in enumerate([*text.removeprefix("\ufeff").split("\n"), ""], 1):
         line = line.strip()
         dead = line.startswith("#~") and not line.startswith("#~|")
         if dead:
             line = line[2:].lstrip()
         found = _PO_LINE.fullmatch(line)
+        is_first = line.startswith("#") or found is not None and found[1] in ("msgctxt", "msgid")
+        if texts and (not line or is_first and word.startswith("msgstr")):
+            entries.append(_made_entry(texts, notes, file, started))
+            entries[-1].obsolete = obsolete
+            notes, texts = [], {}
         if not line or line.startswith("#"):
-            if any(each.startswith("msgstr") for each in texts) or not line:
-                finish()
-            notes += [line] if line else []
+            notes += filter(None, [line])
         elif found is None:
             raise TranslationError(f'{file}:{number}: expected a line such as msgid "text", got: {line}')
-        elif found[1]:
-            word = found[1]
-            if word in ("msgctxt", "msgid") and any(each.startswith("msgstr") for each in texts):
-                finish()
-            if word in texts:
-                raise TranslationError(f"{file}:{number}: this message has a {word} already")
-            started = number if not texts else started
-            obsolete, texts[word] = dead, _unescape_po(found[2])
-        elif not texts:
+        elif found[1] in texts:
+            raise TranslationError(f"{file}:{number}: this entry has a {found[1]} already")
+        elif found[1] is None and not texts:
             raise TranslationError(f"{file}:{number}: text belongs behind msgid or msgstr, got: {line}")
         else:
-            texts[word] += _unescape_po(found[2])
-    finish()
-    return messages
+            started = started if texts else number
+            word, obsolete = found[1] or word, dead
+            more = re.sub(r"\\(.)", lambda escaped: _PO_ESCAPES.get(escaped[1], escaped[1]), found[2])
+            texts[word] = texts.get(word, "") + more
+    return entries
 
 
-def _unescape_po(text: str) -> str:
-    def character(found: re.Match[str]) -> str:
-        code = found[1]
-        if code[0] == "x" and len(code) > 1:
-            return chr(int(code[1:], 16))
-        return chr(int(code, 8)) if code.isdigit() and code < "8" else _PO_ESCAPES.get(code, code)
-
-    return _PO_ESCAPE.sub(character, text) if "\\" in text else text
-
-
-def _made_entry(texts: dict[str, str], notes: list[str], obsolete: bool, where: str) -> _Entry:
+def _made_entry(texts: dict[str, str], notes: list[str], file: str, line: int) -> _Entry:
     plural = texts.get("msgid_plural")
     names = [name for name in texts if name.startswith("msgstr")]
     expected = ["msgstr"] if plural is None else [f"msgstr[{at}]" for at in range(len(names))]
     if "msgid" not in texts or not names or sorted(names) != sorted(expected):
         shape = "msgid and msgstr" if plural is None else "msgid, msgid_plural, msgstr[0], msgstr[1] and so on"
-        raise TranslationError(f"{where}: expected {shape}, got: {', '.join(texts)}")
-    message = _Entry(texts.get("msgctxt"), texts["msgid"], plural, [texts[name] for name in expected])
-    message.obsolete = obsolete
+        raise TranslationError(f"{file}:{line}: expected {shape}, got: {', '.join(texts)}")
+    entry = _Entry(texts.get("msgctxt"), texts["msgid"], plural, [texts[name] for name in expected])
+    entry.line = line
     for note in notes:
         if note.startswith("#:"):
-            message.references += note[2:].split()
+            entry.references += note[2:].split()
         elif note.startswith("#,"):
-            message.flags += [flag.strip() for flag in note[2:].split(",")]
+            entry.flags += [flag.strip() for flag in note[2:].split(",")]
         else:
-            message.comments.append(note)
-    return message
+            entry.comments.append(note)
+    return entry
 
 
 # What languages do with numbers, for catalogs whose header does not say it. Others are as English.
@@ -6582,16 +6562,13 @@ class _Catalog:
         return forms[at] if at < len(forms) else ""
 
 
-def _check_bindings(message: _Entry, where: str) -> None:
-    """Raise ``TranslationError`` where a translation wants values that its text does not have.
-
-    A text without any, such as ``users.title``, may be a key, and tells nothing.
-    """
-    known = set(_BINDING.findall(f"{message.id} {message.plural or ''}"))
-    wanted = set(_BINDING.findall(" ".join(message.forms))) - {"count"}
-    if known and not wanted <= known:
-        names = ", ".join(f"%{{{name}}}" for name in sorted(wanted - known))
-        raise TranslationError(f"{where}: the translation has {names}, which {message.id!r} has not")
+def _check_bindings(entry: _Entry, where: str) -> None:
+    """Raise ``TranslationError`` where a translation wants values that its text, unless it is a key, does not have."""
+    known = set(_BINDING.findall(f"{entry.id} {entry.plural}"))
+    unknown = set(_BINDING.findall(" ".join(entry.forms))) - known - {"count"}
+    if known and unknown:
+        names = ", ".join(f"%{{{name}}}" for name in sorted(unknown))
+        raise TranslationError(f"{where}: the translation has {names}, which {entry.id!r} has not")
 
 
 def _plural_rule(rule: str, where: str) -> Callable[[int], int]:
@@ -7432,27 +7409,18 @@ def _class_in(modules: Iterable[str], owner: type, name: str) -> Any:
 
 def _is_beside(owner: type, module: str) -> bool:
     """Tell whether *module* exists, and is of the same app as *owner*: any other may just be called like that."""
+    from importlib.machinery import PathFinder
     from importlib.util import find_spec
 
+    places = _places_beside(sys.modules.get(owner.__module__))
     try:
-        top = find_spec(module.partition(".")[0])
-        return top is not None and _lies_near(owner, top) and find_spec(module) is not None
+        return PathFinder.find_spec(module.partition(".")[0], places) is not None and find_spec(module) is not None
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             return False
         raise  # it is there, and imports something that is not
     except ValueError:  # a module that no file stands behind
         return False
-
-
-def _lies_near(owner: type, spec: Any) -> bool:
-    """Tell whether what *spec* describes lies in the folder of *owner*, or in one around it."""
-    file = getattr(sys.modules.get(owner.__module__), "__file__", None)
-    if file is None:
-        return True
-    folder = os.path.dirname(os.path.abspath(file)) + os.sep
-    places = [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-    return any(folder.startswith(os.path.dirname(os.path.abspath(place)) + os.sep) for place in places)
 
 
 # ==========================================================================================

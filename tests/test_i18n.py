@@ -256,7 +256,7 @@ def test_a_language_with_three_forms(tmp_path: Path) -> None:
         ('msgid "a"\n\nmsgid "b"\nmsgstr "c"', 1, "expected msgid and msgstr, got: msgid"),
         ('msgstr "b"', 1, "expected msgid and msgstr, got: msgstr"),
         ('"b"', 1, "text belongs behind msgid or msgstr"),
-        ('msgid "a"\nmsgid "b"\nmsgstr ""', 2, "this message has a msgid already"),
+        ('msgid "a"\nmsgid "b"\nmsgstr ""', 2, "this entry has a msgid already"),
         ('# note\nmsgid "a"\nmsgstr "b', 3, 'expected a line such as msgid "text", got: msgstr "b'),
         ('msgid "a"\nmsgstr b', 2, 'expected a line such as msgid "text"'),
         ('msgid "a"\nmsgstr "say "hi""', 2, 'expected a line such as msgid "text"'),
