@@ -5722,27 +5722,34 @@ def _target_steps(target: Any, action: str | None, where: str) -> tuple[tuple[_S
     if isinstance(target, type) or not callable(target):
         entry = PlugEntry(target, (action,) if action else (), {}, where)
         return _steps([entry]), f"{target.__name__} []", action, _unsuffix(target.__name__, "Plug")
-    entry = _FunctionAction(target, where)
+    is_action = _takes_arguments(target, 2)
+    entry = _Action(target, _name_of(target), where) if is_action else PlugEntry(target, (), {}, where)
     name = getattr(target, "__name__", underscore(type(target).__name__))
-    return _steps([entry]), f"{name}/{entry.arity}", None, "" if name == "<lambda>" else name
+    return _steps([entry]), f"{name}/{2 if is_action else 1}", None, "" if name == "<lambda>" else name
 
 
-class _FunctionAction(PlugEntry):
-    """A function that answers a route: ``hello(conn, params)``, or a plug ``hello(conn)``."""
+class _Action(PlugEntry):
+    """What answers a route, as the last of its plugs. *fallback* answers when it does not return the conn."""
 
-    __slots__ = ("arity",)
+    __slots__ = ("fallback",)
 
-    def __init__(self, target: Callable[..., Any], where: str) -> None:
-        self.arity = 2 if _takes_arguments(target, 2) else 1
-        if self.arity == 1:
-            super().__init__(target, (), {}, where)  # which knows what to say when it takes none
-            return
-        self.where, self.name, self._only, self._except = where, _name_of(target), None, ()
+    def __init__(self, target: Callable[..., Any], name: str, where: str, fallback: Any = None) -> None:
+        self.where, self.name, self._only, self._except, self.fallback = where, name, None, (), fallback
         self.runs = _where_it_runs(target)
         self.call = lambda conn: target(conn, conn.params)
 
     def reject(self, conn: Any, result: object) -> Any:
-        return _reject_action(conn, result, self.name)
+        if result is not None and self.fallback is not None:
+            return run_steps(conn, _steps([PlugEntry(self.fallback, (result,), {}, self.where)]))
+        if result is None and conn.state == "unset":
+            raise ActionClauseError(
+                f"no clause of {self.name} takes the params {conn.params!r}: it ended without a response.\n"
+                "Expected it to end with `return conn....`; a `case _:` answers all other params."
+            )
+        hint = "It sent a response, but ends without `return`." if result is None else f"It returned {result!r}."
+        raise PlugError(
+            f"{self.name} must return the conn. {hint}\nWrite `return conn.text(...)` or `return conn.render(...)`."
+        )
 
 
 def _takes_arguments(target: Any, count: int) -> bool:
@@ -5753,17 +5760,6 @@ def _takes_arguments(target: Any, count: int) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _reject_action(conn: Any, result: object, name: str) -> NoReturn:
-    """Answer an action that did not return the conn."""
-    if result is None and conn.state == "unset":
-        raise ActionClauseError(
-            f"no clause of {name} takes the params {conn.params!r}: it ended without a response.\n"
-            "Expected it to end with `return conn....`; a `case _:` answers all other params."
-        )
-    hint = "It sent a response, but ends without `return`." if result is None else f"It returned {result!r}."
-    raise PlugError(f"{name} must return the conn. {hint}\nWrite `return conn.text(...)` or `return conn.render(...)`.")
 
 
 # --- Forwarding ---------------------------------------------------------------------------
@@ -7130,47 +7126,6 @@ class _ControllerRecorder(_PlugRecorder):
         return entry
 
 
-class _ActionEntry(PlugEntry):
-    """The action of a controller as the last plug of a route."""
-
-    __slots__ = ("controller",)
-
-    def __init__(self, controller: Controller, method: Callable[..., Any], where: str) -> None:
-        self.controller = controller
-        self.where, self._only, self._except = where, None, ()
-        self.name = f"{type(controller).__name__}.{method.__name__}"
-        if type(controller).action is not Controller.action:
-            self.runs = _where_it_runs(controller.action)
-            self.call = controller.action
-            return
-        if not _takes_arguments(method, 2):
-            raise DefinitionError(
-                f"{where}: an action takes the conn and its params: `def {method.__name__}(self, conn, params)`"
-            )
-        self.runs = _where_it_runs(method)
-        self.call = lambda conn: method(conn, conn.params)
-
-    def reject(self, conn: Any, result: object) -> Any:
-        fallback = self.controller._fallback
-        if result is None or fallback is None:
-            return _reject_action(conn, result, self.name)
-        step = _where_it_runs(fallback), lambda conn: fallback(conn, result), _FallbackEntry(self.name, fallback)
-        return run_steps(conn, (step,))
-
-
-class _FallbackEntry:
-    """What the fallback of an action returns is an answer, or nothing is."""
-
-    def __init__(self, action: str, target: Any) -> None:
-        self.action, self.target = action, target
-
-    def reject(self, conn: Any, result: object) -> Any:
-        raise PlugError(
-            f"expected action/2 to return the conn: the fallback {_name_of(self.target)} of {self.action} returned"
-            f" {result!r}"
-        )
-
-
 class Controller(metaclass=_Recording):
     """Actions of one subject; each takes the conn and its params and returns the conn::
 
@@ -7265,8 +7220,24 @@ class Controller(metaclass=_Recording):
             names = {action} if cls._has_action(synonym) else {action, synonym}
             plugs = [plug for plug in cls._plugs if plug.applies_to(names)]
             bound = [plug.bound_to(controller) if isinstance(plug, _MethodPlug) else plug for plug in plugs]
-            cls._steps_of[action] = _steps([*bound, _ActionEntry(controller, getattr(controller, action), where)])
+            cls._steps_of[action] = _steps([*bound, cls._entry_of(action, where)])
         return cls._steps_of[action]
+
+    @classmethod
+    def _entry_of(cls, action: str, where: str) -> PlugEntry:
+        controller, fallback = cls.instance(), cls.action_fallback
+        if isinstance(fallback, str):
+            fallback = getattr(controller, fallback)
+        elif fallback is not None:
+            fallback = fallback() if isinstance(fallback, type) else controller.action_fallback  # which may be a method
+        entry = _Action(getattr(controller, action), f"{cls.__name__}.{action}", where, fallback)
+        if cls.action is not Controller.action:
+            entry.runs, entry.call = _where_it_runs(controller.action), controller.action
+        elif not _takes_arguments(getattr(controller, action), 2):
+            raise DefinitionError(
+                f"{where}: an action takes the conn and its params: `def {action}(self, conn, params)`"
+            )
+        return entry
 
     @classmethod
     def _check_guards(cls) -> None:
@@ -7288,13 +7259,6 @@ class Controller(metaclass=_Recording):
     def action(self, conn: Any) -> Any:
         """Call the action. Override it to pass further arguments: ``getattr(self, conn.action_name)(conn, user)``."""
         return getattr(self, conn.action_name)(conn, conn.params)
-
-    @property
-    def _fallback(self) -> Any:
-        fallback = self.action_fallback
-        if isinstance(fallback, str):
-            return getattr(self, fallback)
-        return fallback() if isinstance(fallback, type) else fallback
 
     # --- Views, found by name -------------------------------------------------------------
 
