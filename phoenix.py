@@ -5007,8 +5007,9 @@ _HTML_NAMES: dict[str, Any] = {
 #
 # All routes of a shape stand in one dictionary, under the texts of their fixed places. A request
 # takes one look-up for each shape that its path could be of. Apps have few shapes, however many
-# their routes; so the time of a match does not depend on the number of routes. Paths without
-# parameters need not even be split: they stand in a dictionary as they are.
+# their routes; so the time of a match does not depend on the number of routes. What stands
+# before a parameter in its own segment, as in `/users/user-:id`, is looked at last. Paths
+# without parameters need not even be split: they stand in a dictionary as they are.
 #
 # The same table, read in the other direction, gives the path helpers.
 #
@@ -5133,9 +5134,10 @@ class Route:
         self.segments = _parse_path(path)
         self.path = "/" + "/".join(part for part in path.split("/") if part)
         self.names = tuple(segment.name for segment in self.segments if segment.kind)
-        slots = [(segment.kind, segment.name, at, len(segment.text)) for at, segment in enumerate(self.segments)]
-        self._slots = [(name, at, prefix) for kind, name, at, prefix in slots if kind == ":"]
-        self._rest = next(((name, at, prefix) for kind, name, at, prefix in slots if kind == "*"), None)
+        slots = [(segment.kind, segment.name, at, segment.text) for at, segment in enumerate(self.segments)]
+        self._slots = [(name, at, len(prefix)) for kind, name, at, prefix in slots if kind == ":"]
+        self._rest = next(((name, at, len(prefix)) for kind, name, at, prefix in slots if kind == "*"), None)
+        self.prefixes = [(at, prefix, kind) for kind, _, at, prefix in slots if kind and prefix]
         if below:  # it answers for everything below its path, and has no name for that
             self.segments.append(_Segment("", "*"))
         self.pipe_through: list[str] = []
@@ -5159,6 +5161,13 @@ class Route:
         host = host.lower()
         return not self.hosts or any(host == own or own.endswith(".") and host.startswith(own) for own in self.hosts)
 
+    def has_prefixes(self, segments: Sequence[str]) -> bool:
+        """Tell whether *segments* begin as they must: for ``user-:id`` with ``user-``, and more behind it."""
+        for at, prefix, kind in self.prefixes:
+            if not segments[at].startswith(prefix) or kind == ":" and segments[at] == prefix:
+                return False
+        return True
+
     def path_params(self, segments: Sequence[str]) -> dict[str, Any]:
         """Return what the parameters of this route are in a path that it matches."""
         params: dict[str, Any] = {}
@@ -5178,11 +5187,7 @@ class Route:
         *path, prefix = path
         for more in range(max(longest - len(path), 0) + 1):
             rest = ["\0"] * more
-            if not prefix:
-                yield path + rest
-            else:
-                yield [*path, prefix, *rest]
-                yield [*path, prefix + "\0", *rest]
+            yield from ([*path, prefix, *rest], [*path, prefix + "\0", *rest]) if prefix else [path + rest]
 
     def sample_hosts(self) -> list[str]:
         """Return hosts that match, one of each kind."""
@@ -5191,23 +5196,22 @@ class Route:
 
 # --- The table ----------------------------------------------------------------------------
 
-# A fixed place is (position, None, 0) where a whole segment is fixed, and (position, length, shortest) where only its
-# beginning is, and it must not be shorter than that.
-_FixedPlace: TypeAlias = "tuple[int, int | None, int]"
-
-
 class _Table:
     """All routes of one verb, and those for any verb, to be searched by path."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        shapes: dict[Any, _Shape] = {}
+        # A shape is the length of its paths, whether they go on below that, and where they are fixed. Each of them has
+        # the index of its first route, the function that reads the key of a path, and its routes by that key.
+        shapes: dict[tuple[int, bool, tuple[int, ...]], tuple[int, Callable[[Sequence[str]], Any], dict[Any, Any]]] = {}
         for route in routes:
-            places = _fixed_places(route)
-            if places not in shapes:
-                shapes[places] = _Shape(*places, route.index)
-            shapes[places].add(route)
+            below = bool(route.segments) and route.segments[-1].kind == "*"
+            length = len(route.segments) - (below and not route.segments[-1].text)
+            places = tuple(at for at, segment in enumerate(route.segments) if not segment.kind)
+            key = itemgetter(*places) if places else _no_key
+            _, _, by_key = shapes.setdefault((length, below, places), (route.index, key, {}))
+            by_key.setdefault(key([segment.text for segment in route.segments]), []).append(route)
         # In the order of their first routes, for a dictionary keeps the order in which it was filled.
-        found = [(shape.length, shape.below, (shape.earliest, shape.key, shape.routes)) for shape in shapes.values()]
+        found = [(length, below, entry) for (length, below, _), entry in shapes.items()]
         longest = max((length for length, _, _ in found), default=0)
         self._by_length = [
             [entry for length, below, entry in found if length == count or below and length < count]
@@ -5231,51 +5235,16 @@ class _Table:
             for route in routes.get(key(segments), ()):
                 if route.index > limit:
                     break
-                if not route.hosts or host is None or route.answers_host(host):
+                if (not route.hosts or host is None or route.answers_host(host)) and (
+                    not route.prefixes or route.has_prefixes(segments)
+                ):
                     best, limit = route, route.index
                     break
         return best
 
 
-class _Shape:
-    """The routes whose paths are fixed in the same places, by what stands in these."""
-
-    def __init__(self, length: int, below: bool, places: Sequence[_FixedPlace], earliest: int) -> None:
-        self.length = length  # the number of segments; with `below`, the least
-        self.below = below
-        self.key = _key_reader(places)
-        self.routes: dict[Any, list[Route]] = {}
-        self.earliest = earliest  # the index of its first route
-
-    def add(self, route: Route) -> None:
-        same = self.routes.setdefault(self.key(next(route.sample_paths(0))), [])
-        if not same or same[-1].hosts:  # behind a route for all hosts, another is never asked
-            same.append(route)
-
-
-def _fixed_places(route: Route) -> tuple[int, bool, tuple[_FixedPlace, ...]]:
-    """Return the shape of a route's path: its length, whether it goes on below that, and its fixed places."""
-    segments = route.segments
-    below = bool(segments) and segments[-1].kind == "*"
-    places = tuple(
-        (at, len(segment.text), len(segment.text) + (segment.kind == ":")) if segment.kind else (at, None, 0)
-        for at, segment in enumerate(segments)
-        if segment.text
-    )
-    return len(segments) - (below and not segments[-1].text), below, places
-
-
-def _key_reader(places: Sequence[_FixedPlace]) -> Callable[[Sequence[str]], Any]:
-    """Return the function that reads from a path what stands in the fixed *places*."""
-    if not places:
-        return lambda segments: None
-    if all(length is None for _, length, _ in places):
-        return itemgetter(*[at for at, _, _ in places])  # the usual case, and a fast one
-
-    def read(segments: Sequence[str]) -> Any:
-        return tuple([segments[at][:stop] if len(segments[at]) >= least else None for at, stop, least in places])
-
-    return read
+def _no_key(segments: Sequence[str]) -> None:
+    """Return the key of paths that are fixed nowhere."""
 
 
 # --- Helpers ------------------------------------------------------------------------------
@@ -5326,11 +5295,30 @@ class _Helper:
         if isinstance(context, str):
             raise ArgumentError(f"{self.name}({context!r}, ...) needs the conn or the endpoint as its first argument")
         chosen, values = self._chosen(arguments)
-        route, values, more = self._clause(chosen, values)
-        pairs = [(key, value) for key, value in (*more, *query.items()) if key not in route.names]
+        by_count = {len(route.names): route for route in reversed(chosen)}
+        more: dict[Any, Any] = {}
+        ends_in_query = bool(values) and isinstance(values[-1], Mapping)  # no parameter of a path is one
+        if len(values) - 1 in by_count and (ends_in_query or len(values) not in by_count):
+            *values, last = values
+            try:
+                more = dict(last or ())  # a mapping, or pairs
+            except (TypeError, ValueError):
+                given = ", ".join(["conn", *map(repr, filter(None, [chosen[0].action])), *map(repr, values)])
+                raise ArgumentError(
+                    f"{self.name}({given}, {last!r}): what follows the values of the path is the query, expected a"
+                    f" mapping or keywords. Write {self.name}({given}, page=5, per_page=10)."
+                ) from None
+        if len(values) not in by_count or values and isinstance(values[-1], Mapping):
+            raise ArgumentError(
+                f"no function clause for {self.router.__name__}.helpers.{self.name} and action {chosen[0].action!r}"
+                f" with {len(values)} values. The following actions/clauses are supported:\n\n"
+                + self._signatures(chosen)
+            )
+        route = by_count[len(values)]
+        pairs = [(key, value) for key, value in (*more.items(), *query.items()) if key not in route.names]
         return _prefix_of(self.router, context, self.kind) + _build_path(route, values, pairs)
 
-    def _chosen(self, arguments: tuple[Any, ...]) -> tuple[list[Route], tuple[Any, ...]]:
+    def _chosen(self, arguments: tuple[Any, ...]) -> tuple[list[Route], Sequence[Any]]:
         """Return the routes of the action that is asked for, and the values that follow it."""
         action = arguments[0] if arguments and isinstance(arguments[0], str) else None
         for wanted in (action, _SYNONYMS.get(action or "")):
@@ -5345,41 +5333,12 @@ class _Helper:
             " The following actions/clauses are supported:\n\n" + self._signatures(self.routes)
         )
 
-    def _clause(
-        self, chosen: Sequence[Route], values: tuple[Any, ...]
-    ) -> tuple[Route, tuple[Any, ...], Iterable[tuple[str, Any]]]:
-        """Return the route that takes so many values, these, and the pairs of the query that follow them."""
-        by_count = {len(route.names): route for route in reversed(chosen)}
-        ends_in_query = bool(values) and isinstance(values[-1], Mapping)  # no parameter of a path is one
-        if len(values) in by_count and not ends_in_query:
-            return by_count[len(values)], values, ()
-        if not values or len(values) - 1 not in by_count:
-            raise ArgumentError(
-                f"no function clause for {self.router.__name__}.helpers.{self.name} and action {chosen[0].action!r}"
-                f" with {len(values)} values. The following actions/clauses are supported:\n\n"
-                + self._signatures(chosen)
-            )
-        *values_of_path, more = values
-        route = by_count[len(values_of_path)]
-        pairs = more.items() if isinstance(more, Mapping) else () if more is None else more
-        if isinstance(pairs, str) or not isinstance(pairs, Iterable) or not all(map(_is_pair, pairs)):
-            given = ", ".join(["conn", *map(repr, filter(None, [route.action])), *map(repr, values_of_path)])
-            raise ArgumentError(
-                f"{self.name}({given}, {more!r}): what follows the values of the path is the query, expected a mapping"
-                f" or keywords. Write {self.name}({given}, page=5, per_page=10)."
-            )
-        return route, tuple(values_of_path), pairs
-
     def _signatures(self, routes: Sequence[Route]) -> str:
         lines = set()
         for route in routes:
             action = [f'"{route.action}"'] if route.action else []
             lines.add(f"    {self.name}({', '.join(['conn_or_endpoint', *action, *route.names, '**query'])})")
         return "\n".join(sorted(lines))
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2
 
 
 def _build_path(route: Route, values: Sequence[Any], query: list[tuple[str, Any]]) -> str:
@@ -5772,10 +5731,9 @@ class _Forward:
         self.name = _name_of(target)
         self.label = self.name.rpartition(".")[2]
         self.depth = depth
-        self.guest = _ASGIPlug(target) if _is_asgi(target) else None
-        self.takes_body = self.guest is not None or _is_wsgi(target)
-        if self.takes_body:
-            target = self.guest or _WSGIPlug(target)
+        self.guest = _guest_of(target)
+        self.takes_body = self.guest is not None
+        target = self.guest or target
         self.router = target if isinstance(target, type) and issubclass(target, Router) else None
         self.steps = _steps([PlugEntry(target, (), {}, where)])
 
@@ -5797,31 +5755,15 @@ class _Forward:
         return conn
 
 
-def _is_asgi(target: Any) -> bool:
-    """Tell whether *target* is called as ASGI 3 has it, with ``scope, receive, send``, and is no plug."""
-    if isinstance(target, type):
-        return False
-    if _takes_arguments(target, 3) and not _takes_arguments(target, 2):
-        return True
-    return _takes_arguments(target, 3) and _where_it_runs(target) in (_STEPPED, _AWAITED) and _takes_anything(target)
-
-
-def _is_wsgi(target: Any) -> bool:
-    """Tell whether *target* is called as PEP 3333 has it, with an environment and a function, and is no plug."""
-    if isinstance(target, type):
-        return hasattr(target, "__iter__") and _takes_arguments(target, 2)  # it makes the response when it is made
-    return _takes_anything(target) or _takes_arguments(target, 2) and not _takes_arguments(target, 1)
-
-
-def _takes_anything(target: Any) -> bool:
-    """Tell a wrapper, such as that of ``wsgiref.validate``, from a plug, which says that it takes a conn."""
-    from inspect import signature
-
-    try:
-        kinds = {parameter.kind for parameter in signature(target).parameters.values()}
-    except (TypeError, ValueError):
-        return False
-    return kinds <= {2, 4}  # *arguments, **options
+def _guest_of(target: Any) -> _ASGIPlug | _WSGIPlug | None:
+    """Return the plug that answers with *target* when that is an ASGI 3 or WSGI application, and no plug itself."""
+    takes = {count for count in range(4) if _takes_arguments(target, count)}
+    if isinstance(target, type):  # which makes a WSGI response when it is made
+        return _WSGIPlug(target) if 2 in takes and hasattr(target, "__iter__") else None
+    is_wrapper = 0 in takes  # of `*arguments`, such as that of `wsgiref.validate`: a plug says that it takes a conn
+    if 3 in takes and (2 not in takes or is_wrapper and _where_it_runs(target) in (_STEPPED, _AWAITED)):
+        return _ASGIPlug(target)
+    return _WSGIPlug(target) if 2 in takes and (1 not in takes or is_wrapper) else None
 
 
 class _WSGIPlug:
@@ -5877,15 +5819,18 @@ def _latin1_pairs(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str
     return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
 
 
+def _guest_paths(conn: Any) -> tuple[str, str]:
+    """Return where an application is mounted, and the rest of the path, both as the request has them."""
+    slash = "/" if conn.path_info and conn.request_path.endswith("/") else ""
+    return "".join(f"/{segment}" for segment in conn.script_name), "/" + "/".join(conn.path_info) + slash
+
+
 def _wsgi_environ(conn: Any) -> dict[str, Any]:
     """Return the environment of PEP 3333 for a conn."""
     body = conn.read_body()
-    slash = "/" if conn.path_info and conn.request_path.endswith("/") else ""
+    root, path = [unquote_to_bytes(text).decode("latin-1") for text in _guest_paths(conn)]
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": conn.method,
-        "SCRIPT_NAME": "".join("/" + _wsgi_text(segment) for segment in conn.script_name),
-        "PATH_INFO": "/" + "/".join(map(_wsgi_text, conn.path_info)) + slash,
-        "QUERY_STRING": conn.query_string,
+        "REQUEST_METHOD": conn.method, "SCRIPT_NAME": root, "PATH_INFO": path, "QUERY_STRING": conn.query_string,
         "SERVER_NAME": conn.host, "SERVER_PORT": str(conn.port), "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": conn.remote_ip, "CONTENT_LENGTH": str(len(body)),
         "wsgi.version": (1, 0), "wsgi.url_scheme": conn.scheme,
@@ -5899,10 +5844,6 @@ def _wsgi_environ(conn: Any) -> dict[str, Any]:
         if name != "content-length" and "_" not in name:  # `X_User` would pass for the `X-User` of a proxy
             environ[key] = value
     return environ
-
-
-def _wsgi_text(segment: str) -> str:
-    return unquote_to_bytes(segment).decode("latin-1")
 
 
 class _GuestHearsNobody(ClientDisconnected, OSError):
@@ -5927,20 +5868,22 @@ class _ASGIPlug:
     async def __call__(self, conn: Any) -> Any:
         if conn._req_header("upgrade").lower() == "websocket":
             return await conn.endpoint._become_websocket_of(conn, self.app, self.scope(conn, "websocket"))
-        head: list[Any] = []
-        unread = [True]
+        start: Any = None
+        unread = True
 
         async def receive() -> dict[str, Any]:
-            part = await conn.adapter.read(conn) if unread[0] else await _forever()
-            unread[0] = bool(part)
-            return {"type": "http.request", "body": part, "more_body": unread[0]}
+            nonlocal unread
+            part = await conn.adapter.read(conn) if unread else await _forever()
+            unread = bool(part)
+            return {"type": "http.request", "body": part, "more_body": unread}
 
         async def send(message: Mapping[str, Any]) -> None:
+            nonlocal start
             if message["type"] == "http.response.start":
-                head[:] = [message["status"], message.get("headers", ())]
+                start = message
             elif message["type"] == "http.response.body":
                 try:
-                    await self.send_part(conn, head, message.get("body", b""), message.get("more_body", False))
+                    await self._send_part(conn, start, message)
                 except ClientDisconnected:
                     raise _GuestHearsNobody from None
 
@@ -5949,21 +5892,21 @@ class _ASGIPlug:
             raise PlugError(f"the ASGI application {_name_of(self.app)} ended without a response")
         return conn
 
-    async def send_part(self, conn: Any, head: Sequence[Any], body: bytes, more: bool) -> None:
+    async def _send_part(self, conn: Any, start: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+        body = message.get("body", b"")
         if conn.state == "unset":
-            _put_guest_headers(conn, _latin1_pairs(head[1]))
-            if not more:
-                conn.send_resp(head[0], body)
+            _put_guest_headers(conn, _latin1_pairs(start.get("headers", ())))
+            if not message.get("more_body", False):
+                conn.send_resp(start["status"], body)
                 return
-            conn.send_chunked(head[0])
+            conn.send_chunked(start["status"])
         if body:
             await conn.chunk(body)
 
     def scope(self, conn: Any, kind: str) -> dict[str, Any]:
         """Return what ASGI tells about a request."""
-        root = "".join(f"/{segment}" for segment in conn.script_name)
-        slash = "/" if conn.request_path.endswith("/") or not conn.path_info else ""
-        path = root + "".join(f"/{segment}" for segment in conn.path_info) + slash
+        root, path = _guest_paths(conn)
+        path = root + path
         scope: dict[str, Any] = {
             "type": kind, "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
             "scheme": conn.scheme, "path": unquote_to_bytes(path).decode(errors="replace"), "raw_path": path.encode(),
@@ -5982,18 +5925,20 @@ class _ASGIPlug:
 
     async def start(self) -> None:
         """Start the application, if it wants to know. Raises ``PhoenixError`` when it cannot start."""
+        import asyncio
+
+        self.told, self.answers = asyncio.Queue(), asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        self.task = asyncio.ensure_future(self.app(scope, self.told.get, self.answers.put))
         await self._tell("startup")
 
     async def stop(self) -> None:
         await self._tell("shutdown")
+        self.task.cancel()
 
     async def _tell(self, event: str) -> None:
         import asyncio
 
-        if event == "startup":
-            self.told, self.answers = asyncio.Queue(), asyncio.Queue()
-            scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-            self.task = asyncio.ensure_future(self.app(scope, self.told.get, self.answers.put))
         if self.task.done():
             return
         self.told.put_nowait({"type": f"lifespan.{event}"})
@@ -6005,8 +5950,6 @@ class _ASGIPlug:
         elif answer.result()["type"].endswith(".failed"):
             message = answer.result().get("message", "")
             raise PhoenixError(f"the ASGI application {_name_of(self.app)} failed at its {event}: {message}")
-        if event == "shutdown":
-            self.task.cancel()
 
 
 async def _forever() -> bytes:
