@@ -7843,13 +7843,8 @@ class Redis:
     """
 
     def __init__(
-        self,
-        url: str = "redis://localhost:6379/0",
-        *,
-        name: str = "phoenix",
-        heartbeat: float = 3,
-        timeout: float | None = None,
-        **options: Any,
+        self, url: str = "redis://localhost:6379/0", *, name: str = "phoenix", heartbeat: float = 3,
+        timeout: float | None = None, **options: Any,
     ) -> None:
         from collections import deque
         from importlib import import_module
@@ -8259,11 +8254,7 @@ class Presence:
         return found
 
     def update(
-        self,
-        socket: Any,
-        key: object,
-        meta: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]],
-        *,
+        self, socket: Any, key: object, meta: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]], *,
         topic: str = "",
     ) -> dict[str, Any]:
         """Replace the meta, by another or by what a function makes of it. Raises ``KeyError`` when none is tracked."""
