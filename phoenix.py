@@ -17283,11 +17283,11 @@ def _decode_binary_from_server(data: bytes) -> list[Any]:
 
 
 class _Refused(Exception):
-    """A command cannot do what it was asked to; *line* is what to type instead."""
+    """A command cannot do what it was asked to; *words* are what to type instead."""
 
-    def __init__(self, message: str, line: str = "", code: int = 2) -> None:
+    def __init__(self, message: str, *words: str, code: int = 2) -> None:
         super().__init__(message)
-        self.line, self.code = line, code
+        self.line, self.code = _typed(*words), code
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -17320,36 +17320,17 @@ def _run_command(words: list[str]) -> int | None:
         parser.print_help(sys.stderr)
         return 2
     if not words[0].startswith("-") and words[0] not in commands:
-        raise _unknown_command(words, commands)
+        near = _did_you_mean(re.sub(r"^(phoenix|phx)\.", "", words[0]), commands, "{}")  # as the Mix tasks are called
+        hint = f"Did you mean {near!r}?" if near else "To list the commands type:"
+        raise _Refused(f"unknown command {words[0]!r}. {hint}", *([near, *words[1:]] if near else ["--help"]))
     options, rest = parser.parse_known_args(words)
     if rest and "words" in options and not any(word.startswith("-") for word in rest):
         options.words, rest = [*options.words, *rest], []  # words after an option, which argparse leaves over
     if rest or "run" not in options:
         unknown = (rest or words)[0]
         hint = _did_you_mean(unknown, (commands.get(words[0]) or parser)._option_string_actions)
-        raise _Refused(f"unknown argument {unknown!r}.{hint} Expected a line such as:", options.line)
+        raise _Refused(f"unknown argument {unknown!r}.{hint} Expected a line such as:", *options.line.split())
     return options.run(options)  # type: ignore[no-any-return]
-
-
-_OTHER_WORDS = {
-    "run": "server", "serve": "server", "runserver": "server", "init": "new", "create": "new", "console": "shell",
-    "iex": "shell", "version": "--version",
-}  # fmt: skip
-
-
-def _unknown_command(words: list[str], names: Iterable[str]) -> _Refused:
-    word = words[0].removeprefix("phoenix.").removeprefix("phx.")  # as the Mix tasks are called
-    if word.startswith("gen."):
-        return _Refused(f"unknown command {words[0]!r}.", "gen secret")
-    wanted = word if word in names else _OTHER_WORDS.get(word)
-    if wanted is None:
-        import difflib
-
-        near = difflib.get_close_matches(word, list(names), n=1)
-        wanted = near[0] if near else None
-    if wanted is None:
-        return _Refused(f"unknown command {words[0]!r}. To list the commands type:", "--help")
-    return _Refused(f"unknown command {words[0]!r}. Did you mean {wanted!r}?", _typed(wanted, *words[1:]))
 
 
 def _typed(*words: str) -> str:
@@ -17365,7 +17346,7 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise _Refused(f"{message}. Expected a line such as:", self.get_default("line"))
+            raise _Refused(f"{message}. Expected a line such as:", *self.get_default("line").split())
 
     parser = Parser(
         prog=_program(), allow_abbrev=False, description="Phoenix, the web framework in one file.",
@@ -17396,7 +17377,8 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     server.add_argument("--reload", action="store_true", default=None, help="run changed code; in dev it is on anyway")
     server.add_argument("--no-reload", action="store_false", dest="reload", help="run the code as it was at the start")
     server.add_argument("--port", type=int, help="port to listen on; of several apps each takes the next")
-    server.add_argument("--loop", metavar="MODULE", default="asyncio", help="what runs the event loop, such as uvloop")
+    loops = ["asyncio", "uvloop", "winloop"]
+    server.add_argument("--loop", choices=loops, default="asyncio", help="what runs the event loop; asyncio unless given")
     server.add_argument("--uds", metavar="PATH", help="Unix socket to listen on instead, as for nginx")
 
     routes = command(_routes, "routes app:Router", "Print the routes")
@@ -17415,7 +17397,6 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
     gettext.add_argument("what", choices=["extract"], help="from Python files and templates; catalogs are updated")
     gettext.add_argument("folder", nargs="?", default=".", help="that of the app; this one unless given")
     gettext.add_argument("--locale", action="append", default=[], help="begin a catalog for this language, such as de")
-    gettext.add_argument("--check", action="store_true", help="write nothing, and fail if something is out of date")
 
     js = command(_js, "js", "Write phoenix.js, the browser client of channels")
     default = "priv/static/js/phoenix.js"
@@ -17429,12 +17410,15 @@ _APP_HELP = "a router or endpoint, such as app:Router, or the module or file tha
 
 def _program() -> str:
     """Return how this program was called, as one would type it again: ``python phoenix.py``."""
-    python = os.path.basename(sys.executable or "python").removesuffix(".exe")
     started = sys.modules["__main__"]
     if not _same_file(getattr(started, "__file__", None), __file__):
-        return "phoenix" if os.path.basename(sys.argv[0]).startswith("phoenix") else f"{python} -m {__name__}"
+        return "phoenix" if os.path.basename(sys.argv[0]).startswith("phoenix") else f"{_python()} -m {__name__}"
     spec = started.__spec__
-    return f"{python} {sys.argv[0]}" if spec is None else f"{python} -m {spec.name}"
+    return f"{_python()} {sys.argv[0]}" if spec is None else f"{_python()} -m {spec.name}"
+
+
+def _python() -> str:
+    return os.path.basename(sys.executable or "python").removesuffix(".exe")
 
 
 def _same_file(one: str | None, other: str) -> bool:
@@ -17461,110 +17445,110 @@ def _is_router(value: Any) -> bool:
     return issubclass(type(value), type) and hasattr(value, "route_info") and "route_info" not in vars(value)
 
 
-def _load(target: str, command: str) -> tuple[types.ModuleType, Any]:
-    """Return the module of a target such as ``app``, ``app:Router`` or ``web/app.py``, and the value it names, if any.
+class _Target:
+    """What a command is for, as typed: ``app``, ``app:Router`` or ``web/app.py``."""
 
-    Raises ``_Refused``; for a module that raises when it is imported, after its traceback.
-    """
-    name, attribute = _split_target(target)
-    rest = f":{attribute}" if attribute else ""
-    if name.endswith(".py") or "/" in name or os.sep in name or name in (".", ".."):
-        module = _import_file(name, command, rest)
-    elif re.fullmatch(r"\w+(\.\w+)*", name):  # `02_params` is no identifier, and yet can be imported
-        module = _import_app(name, command, rest)
-    else:
-        raise _Refused(f"{name!r} is not the name of a module or file, expected one as in:", f"{command} app")
-    value: Any = module
-    for part in attribute.split(".") if attribute else ():
-        if not hasattr(value, part):
-            known = [each for each, found in vars(module).items() if _is_endpoint(found) or _is_router(found)]
-            near = _did_you_mean(attribute, known, "{}")
+    def __init__(self, text: str, command: str) -> None:
+        self.text, self.command = text, command
+        self.name, _, self.attribute = text.rpartition(":")
+        if not self.attribute.isidentifier() or not self.name:  # as in C:\\app.py
+            self.name, self.attribute = text, ""
+
+    def load(self) -> tuple[types.ModuleType, Any]:
+        """Return the module, and the value that is named in it, if any.
+
+        Raises ``_Refused``; for a module that raises when it is imported, after its traceback.
+        """
+        name = self.name
+        if name.endswith(".py") or "/" in name or os.sep in name or name in (".", ".."):
+            module = self._import_file(name)
+        elif re.fullmatch(r"\w+(\.\w+)*", name):  # `02_params` is no identifier, and yet can be imported
+            module = self._import(name, os.getcwd())
+        else:
+            raise _Refused(f"{name!r} is not the name of a module or file, expected one as in:", self.command, "app")
+        if not self.attribute:
+            return module, None
+        if not hasattr(module, self.attribute):
+            known = [each for each, value in vars(module).items() if _is_endpoint(value) or _is_router(value)]
+            near = _did_you_mean(self.attribute, known, "{}")
             hint = f" Did you mean {near!r}?" if near else ""
-            known += [near] if near else []
-            raise _Refused(f"{name} has no {attribute!r}.{hint}", _proposal(command, name, known))
-        value = getattr(value, part)
-    return module, value if attribute else None
+            better = f"{name}:{near}" if near else name
+            raise _Refused(f"{name} has no {self.attribute!r}.{hint}", self.command, better)
+        return module, getattr(module, self.attribute)
 
-
-def _split_target(target: str) -> tuple[str, str]:
-    """Return module or file of a target, and the name behind its last colon: ``C:\\app.py:app`` has two."""
-    found = re.fullmatch(r"(.*?)(?::([^\W\d][\w.]*)?)?", target, re.DOTALL)
-    return (found[1], found[2] or "") if found else (target, "")
-
-
-def _import_file(path: str, command: str, rest: str) -> types.ModuleType:
-    """Import a file as ``python path`` would; of a folder, its app.py. What stands here can be imported too."""
-    is_folder = os.path.isdir(path) or path.endswith(("/", os.sep))
-    file = os.path.join(path, "app.py") if is_folder else path if path.endswith(".py") else f"{path}.py"
-    if not os.path.isfile(file):
-        raise _no_file(file, command, rest)
-    sys.path.insert(0, os.getcwd())
-    folder, name = _place_of_module(file)
-    stem = os.path.basename(file)[:-3]
-    if "." in stem:
-        better = os.path.join(os.path.dirname(file), stem.replace(".", "_") + ".py")
-        line = _typed(command, better + rest)
-        raise _Refused(f"{file} cannot be imported, for its dots. Rename it, then type:", line)
-    module = sys.modules.get(name) or _import_app(name, command, rest, folder)
-    if not _same_file(getattr(module, "__file__", None), file):
+    def _import_file(self, path: str) -> types.ModuleType:
+        """Import a file as ``python path`` would; of a folder, its app.py. What stands here can be imported too."""
+        file = os.path.join(path, "app.py") if os.path.isdir(path) else path.removesuffix(".py").rstrip("/") + ".py"
+        if not os.path.isfile(file):
+            raise self._missing(f"file {file}", file)
+        sys.path.insert(0, os.getcwd())
+        folder, name = _place_of_module(file)
+        module = self._import(name, folder)
         other = getattr(module, "__file__", None) or "a part of Python"
-        better = os.path.join(os.path.dirname(file), f"{stem}_app.py")
-        raise _Refused(
-            f"{file} is hidden by another module {name!r}, {other}. Rename it, then type:",
-            _typed(command, better + rest),
-        )
-    return module
+        if not _same_file(other, file):
+            raise _Refused(f"{file} is hidden by another module {name!r}, {other}. Rename it.")
+        return module
 
+    def _import(self, name: str, folder: str) -> types.ModuleType:
+        if sys.path[:1] != [folder]:
+            sys.path.insert(0, folder)
+        try:
+            __import__(name)
+            return sys.modules[name]
+        except Exception as error:
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and f"{name}.".startswith(f"{missing}."):
+                raise self._missing(f"module {name!r} in {folder}", name) from None
+            if _inherited:
+                raise  # the page shows it
+            print(_short_traceback(error), end="", file=sys.stderr)
+            raise _Refused(f"{name} could not be imported.", code=1) from None
 
-def _no_file(file: str, command: str, rest: str) -> _Refused:
-    """Answer the name of a file that is not there, with one beside it that is."""
-    folder, name = os.path.split(file)
-    beside = _apps_in(folder or ".") if os.path.isdir(folder or ".") else {}
-    near = _did_you_mean(name, beside, "{}") or next((each for each, holds in beside.items() if holds), "")
-    if not near:
-        return _Refused(f"there is no file {file}. To make an app type:", "new my_app")
-    line = _typed(command, os.path.join(folder, near) + rest)
-    return _Refused(f"there is no file {file}, but there is:", line)
+    def _missing(self, what: str, path: str) -> _Refused:
+        """Propose the module that is nearest to *path*, or another that has an endpoint; copies of this file have none."""
+        folder, name = os.path.split(path)
+        files = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+        stems = [file[:-3] for file in files if file.endswith(".py") and file != os.path.basename(__file__)]
+        apps = (stem for stem in stems if b"Endpoint(" in _read_file(os.path.join(folder, f"{stem}.py")))
+        near = _did_you_mean(name.removesuffix(".py"), stems, "{}") or next(apps, "")
+        if not near:
+            return _Refused(f"there is no {what}, nor another app. To make one type:", "new", "my_app")
+        better = os.path.join(folder, near) + (".py" if path.endswith(".py") else "")
+        better += f":{self.attribute}" if self.attribute else ""
+        return _Refused(f"there is no {what}, but there is:", self.command, better)
 
+    def routers(self) -> list[Any]:
+        """Return the routers that are meant: it, that of an endpoint, or those of a module."""
+        module, value = self.load()
+        if value is not None:
+            router = value.router if _is_endpoint(value) else value
+            if not _is_router(router):
+                raise self._expected(value)
+            return [router]
+        endpoints = _found_in(module, _is_endpoint)
+        routers = [endpoint.router for endpoint in endpoints if _is_router(endpoint.router)]
+        routers = routers or _found_in(module, _is_router)
+        if not routers:
+            missing = f"{self.text} has no router and no endpoint"
+            raise _Refused(f"{missing}: name the module that has one, as in:", self.command, "app:Router")
+        return list(dict.fromkeys(routers))
 
-def _apps_in(folder: str) -> dict[str, bool]:
-    """Return the names of the Python files in *folder*, and whether each holds an endpoint; copies of this are none."""
-    files = [name for name in sorted(os.listdir(folder)) if name.endswith(".py") and name != os.path.basename(__file__)]
-    return {name: b"Endpoint(" in _read_file(os.path.join(folder, name)) for name in files}
+    def endpoints(self) -> list[Any]:
+        """Return the endpoints that are meant: it, the one of a router, or all of a module."""
+        module, value = self.load()
+        if _is_endpoint(value):
+            return [value]
+        endpoints = _found_in(module, _is_endpoint)
+        if _is_router(value):
+            return [endpoint for endpoint in endpoints if endpoint.router is value] or [Endpoint(value)]
+        if value is not None:
+            raise self._expected(value)
+        if not endpoints:
+            raise _Refused(f"{self.text} has no endpoint: write `app = phoenix.Endpoint(Router)`.")
+        return endpoints
 
-
-def _import_app(name: str, command: str, rest: str, folder: str = "") -> types.ModuleType:
-    folder = folder or os.getcwd()
-    if sys.path[:1] != [folder]:
-        sys.path.insert(0, folder)
-    try:
-        __import__(name)
-        return sys.modules[name]
-    except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{name}.".startswith(f"{missing}."):
-            raise _no_module(name, command, rest) from None
-        if _inherited:
-            raise  # the page shows it
-        print(_short_traceback(error), end="", file=sys.stderr)
-        raise _Refused(f"{name} could not be imported.", code=1) from None
-
-
-def _no_module(name: str, command: str, rest: str) -> _Refused:
-    """Answer the name of a module that is not there, with one that is."""
-    import difflib
-
-    missing = f"there is no module {name!r} in {os.getcwd()}"
-    apps = {file.removesuffix(".py"): holds for file, holds in _apps_in(".").items()}
-    near = difflib.get_close_matches(name, list(apps), n=1)
-    if near:
-        return _Refused(f"{missing}. Did you mean {near[0]!r}?", f"{command} {near[0]}{rest}")
-    for app, holds in apps.items():
-        if holds and command == "routes" and not rest and "." not in name:
-            return _Refused(f"{missing}. For the routes of {app} with {name!r} in them type:", f"routes {app} {name}")
-        if holds:
-            return _Refused(f"{missing}, but there is:", f"{command} {app}")
-    return _Refused(f"{missing}, nor another app. To make one type:", "new my_app")
+    def _expected(self, value: Any) -> _Refused:
+        return _Refused(f"{self.text} is {value!r}, expected a router or an endpoint.", self.command, self.name)
 
 
 def _found_in(module: types.ModuleType, test: Callable[[Any], bool]) -> list[Any]:
@@ -17572,60 +17556,18 @@ def _found_in(module: types.ModuleType, test: Callable[[Any], bool]) -> list[Any
     return list({id(value): value for value in vars(module).values() if test(value)}.values())
 
 
-def _proposal(command: str, name: str, known: Sequence[str]) -> str:
-    return f"{command} {name}:{known[-1]}" if known else f"{command} {name}"
-
-
-def _routers_of(target: str) -> list[Any]:
-    """Return the routers that a target names: it, that of an endpoint, or those of a module."""
-    module, value = _load(target, "routes")
-    if value is not None:
-        router = value.router if _is_endpoint(value) else value
-        if not _is_router(router):
-            line = f"routes {_split_target(target)[0]}"
-            raise _Refused(f"{target} is {value!r}, expected a router or an endpoint.", line)
-        return [router]
-    endpoints = _found_in(module, _is_endpoint)
-    routers = [endpoint.router for endpoint in endpoints if _is_router(endpoint.router)]
-    routers = routers or _found_in(module, _is_router)
-    if not routers:
-        missing = f"{target} has no router and no endpoint"
-        raise _Refused(f"{missing}: name the module that has one, as in:", "routes app:Router")
-    return list(dict.fromkeys(routers))
-
-
-def _endpoints_of(target: str, command: str) -> list[Any]:
-    """Return the endpoints that a target names: it, the one of a router, or all of a module."""
-    module, value = _load(target, command)
-    name, _ = _split_target(target)
-    endpoints = _found_in(module, _is_endpoint)
-    if _is_endpoint(value):
-        return [value]
-    if _is_router(value):
-        return [endpoint for endpoint in endpoints if endpoint.router is value] or [Endpoint(value)]
-    if value is not None:
-        raise _Refused(f"{target} is {value!r}, expected an endpoint or a router.", f"{command} {name}")
-    if not endpoints:
-        routers = [name for name, found in vars(module).items() if _is_router(found)]
-        raise _Refused(
-            f"{target} has no endpoint: write `app = phoenix.Endpoint(Router)`" + (", or type:" if routers else "."),
-            _proposal(command, name, routers) if routers else "",
-        )
-    return endpoints
-
-
 # --- Commands -----------------------------------------------------------------------------
 
 
 def _endpoints_of_all(targets: Sequence[str]) -> list[Any]:
-    return list(dict.fromkeys(each for target in targets for each in _endpoints_of(target, "server")))
+    return list(dict.fromkeys(each for target in targets for each in _Target(target, "server").endpoints()))
 
 
 def _server(options: Any) -> None:
-    line = f"server {' '.join(options.apps)} --port"
-    run = _loop_runner(options.loop, line.removesuffix(" --port"))
+    run = _loop_runner(options.loop)
     if options.port is not None and not 0 <= options.port <= 65535:
-        raise _Refused(f"{options.port} is not a port, expected a number up to 65535:", f"{line} 4000")
+        message = f"{options.port} is not a port, expected a number up to 65535:"
+        raise _Refused(message, "server", *options.apps, "--port", "4000")
     if options.reload and not _inherited:  # then not even the first start has to succeed
         address = [options.host or "127.0.0.1", options.port or int(os.environ.get("PORT") or 4000), None, None]
         _inherited.update(program=_program_to_run(), folders=[os.getcwd()], servers=[{"address": address}])
@@ -17641,7 +17583,8 @@ def _server(options: Any) -> None:
     reloader = _reloader_for(endpoints, options.reload)
     if options.uds is not None:
         if len(endpoints) > 1:
-            raise _Refused("one Unix socket serves one app: start each by itself, as in:", "server app:app --uds app.sock")
+            message = "one Unix socket serves one app: start each by itself, as in:"
+            raise _Refused(message, "server", options.apps[0], "--uds", options.uds)
         endpoints[0].server = endpoints[0].make_server(uds=options.uds)
         _serve_all(endpoints, reloader, run)
         return
@@ -17653,33 +17596,28 @@ def _server(options: Any) -> None:
     for place in () if "LISTEN_FDS" in os.environ else places:  # systemd may have opened others
         if place[1] and places.count(place) > 1:
             message = f'two of these apps listen on port {place[1]}: give each one of its own, http={{"port": ...}}'
-            raise _Refused(f"{message}, or type:", f"{line} {place[1]}")
+            raise _Refused(f"{message}, or type:", "server", *options.apps, "--port", str(place[1]))
     for endpoint, port in zip(endpoints, ports):
         if options.port is not None or options.host is not None or "uds" not in (endpoint.config("http") or {}):
             endpoint.server = endpoint.make_server(options.host, port)
     _serve_all(endpoints, reloader, run)
 
 
-def _loop_runner(name: str, line: str) -> Callable[[Any], Any]:
-    """Return the ``run`` of asyncio, of uvloop, or of another package like it."""
+def _loop_runner(name: str) -> Callable[[Any], Any]:
+    """Return the ``run`` of asyncio, or of a package like it."""
     from importlib import import_module
 
     try:
         return _run_fairly if name == "asyncio" else import_module(name).run
     except ImportError as error:
-        better = _did_you_mean(name, ("asyncio", "uvloop", "winloop"), "{}")
-        if better and better != name:
-            raise _Refused(f"there is no event loop {name!r}. Did you mean:", f"{line} --loop {better}") from None
-        message = f"--loop {name}: {error}. Install it (`pip install {name}`), or go without:"
-        raise _Refused(message, line, code=1) from None
-    except AttributeError:
-        raise _Refused(f"--loop {name}: it has no `run`, expected a loop such as:", f"{line} --loop uvloop") from None
+        raise _Refused(f"--loop {name}: {error}. Install it (`pip install {name}`), or go without.", code=1) from None
 
 
 def _shell(options: Any) -> int | None:
     """Run what is typed, or what a pipe or file holds, where ``app``, ``router`` and more have a meaning."""
-    endpoint = _endpoints_of(options.app, "shell")[0]
-    module, _ = _load(options.app, "shell")
+    target = _Target(options.app, "shell")
+    endpoint = target.endpoints()[0]
+    module, _ = target.load()
     conn = build_conn(endpoint=endpoint)
     conn.private["phoenix_router"] = endpoint.router
     names = {
@@ -17726,7 +17664,7 @@ def _complete_with_tab(names: dict[str, Any]) -> None:
 def _routes(options: Any) -> None:
     if options.app.upper() in _VERBS or options.app.startswith("/") and not os.path.exists(options.app):
         options.app, options.words = "app", [options.app, *options.words]  # as in `routes GET /users`
-    routers = _routers_of(options.app)
+    routers = _Target(options.app, "routes").routers()
     if options.match:
         return _print_match(routers, options)
     found = {router: [route for route in router.routes if _has_words(route, options.words)] for router in routers}
@@ -17741,8 +17679,8 @@ def _routes(options: Any) -> None:
             print(f"{_name_of(router)} has no routes.", file=sys.stderr)
     if options.words and not any(found.values()):
         words = "".join(f" {word!r}" for word in options.words)
-        raise _Refused(f"no route has{words} in its helper, verb, path, action or pipelines. All of them:",
-                       _typed("routes", options.app), code=1)  # fmt: skip
+        message = f"no route has{words} in its helper, verb, path, action or pipelines. All of them:"
+        raise _Refused(message, "routes", options.app, code=1)
     return None
 
 
@@ -17776,23 +17714,20 @@ def _print_match(routers: Sequence[Any], options: Any) -> None:
     *given, url = options.match
     verb = given[0].upper() if given else "GET"
     if len(given) > 1 or verb not in _VERBS or not (url.startswith("/") or "://" in url):
-        line = _typed("routes", options.app, "--match", "GET", "/users/1")
-        raise _Refused("--match takes a verb and a path, as in:", line)
+        raise _Refused("--match takes a verb and a path, as in:", "routes", options.app, "--match", "GET", "/users/1")
     host, path, query = _split_url(url)
     segments = [_decode_segment(part) for part in path.split("/") if part]
-    for router in routers:
-        matched = _match_through(router, "GET" if verb == "WS" else verb, segments, host)
-        if matched is not None:
-            break
-    else:
-        raise _no_match(routers, verb, path, segments, host, options.app)
-    owner, routes, path_params = matched
+    tried = [_match_through(router, "GET" if verb == "WS" else verb, segments, host) for router in routers]
+    matched = next((each for each in tried if each[3] is not None), None)
+    if matched is None:
+        raise _no_match(tried, verb, path, host, options.app)
+    owner, routes, _, path_params = matched
     route = routes[-1]
     found = _route_as_json(owner, route)
     found.update(
         path="".join(each.path.rstrip("/") for each in routes) or "/", plug=_name_of(route.plug),
         pipelines=[pipe for each in routes for pipe in each.pipe_through],
-        params={**decode_query(query), **path_params},
+        params={**decode_query(query), **(path_params or {})},
     )  # fmt: skip
     if options.json:
         print(encode_json(found))
@@ -17823,36 +17758,36 @@ def _with_place(label: str, function: Any) -> str:
 
 def _match_through(
     router: Any, verb: str, segments: Sequence[str], host: str
-) -> tuple[Any, list[Route], dict[str, Any]] | None:
-    """Return the router that answers, its route behind the forwards that lead to it, and the params of the path."""
-    found = router._match(verb, segments, host) or (router._match("GET", segments, host) if verb == "HEAD" else None)
-    if found is None:
-        return None
-    route, params = found
-    below = getattr(route.plug, "router", None)
-    if below is None:
-        return router, [route], params
-    inner = _match_through(below, verb, segments[route.plug.depth :], host)
-    return inner and (inner[0], [route, *inner[1]], inner[2])
+) -> tuple[Any, list[Route], Sequence[str], dict[str, Any] | None]:
+    """Follow a request through forwards. Return the last router, the routes that lead to the answer, what the last
+    router saw of the path, and the params; ``None`` when it has no such route."""
+    routes: list[Route] = []
+    while True:
+        found = router._match(verb, segments, host)
+        found = found or (router._match("GET", segments, host) if verb == "HEAD" else None)
+        if found is None:
+            return router, routes, segments, None
+        route, params = found
+        routes.append(route)
+        if not hasattr(route.plug, "router"):
+            return router, routes, segments, params
+        router, segments = route.plug.router, segments[route.plug.depth :]
 
 
-def _no_match(routers: Sequence[Any], verb: str, path: str, segments: Sequence[str], host: str, app: str) -> _Refused:
+def _no_match(tried: Sequence[Any], verb: str, path: str, host: str, app: str) -> _Refused:
     """Answer a request that no route matches: with the verbs of its path, or with the route that is nearest."""
-    for router in routers:
-        while (found := router._match(verb, segments, host)) is not None:  # a forward, to one that has no such route
-            router, segments, routers = found[0].plug.router, segments[found[0].plug.depth :], [found[0].plug.router]
+    for router, _, segments, _ in tried:
         allowed = router._allowed_verbs(segments, host)
         if allowed:
             message = f"405: {verb} is not allowed for {path}, its routes take {', '.join(allowed)}."
-            return _Refused(message, _typed("routes", app, "--match", allowed[0], path), code=1)
-    near = _nearest_route([route for router in routers for route in router.routes], segments)
+            return _Refused(message, "routes", app, "--match", allowed[0], path, code=1)
+    near = _nearest_route([route for router, *_ in tried for route in router.routes], tried[0][2])
     if near is None:
-        return _Refused(f"404: no route answers {verb} {path}. All routes:", _typed("routes", app), code=1)
+        return _Refused(f"404: no route answers {verb} {path}. All routes:", "routes", app, code=1)
     file, _, line = near.where.rpartition(":")
     hosts = f" of {' and '.join(near.hosts)}" if near.hosts else ""
     place = f"{near.shown_verb} {near.path}{hosts} ({_short_name(file)}:{line})"
-    return _Refused(f"404: no route answers {verb} {path}. The nearest is {place}:",
-                    _typed("routes", app, near.path), code=1)  # fmt: skip
+    return _Refused(f"404: no route answers {verb} {path}. The nearest is {place}:", "routes", app, near.path, code=1)
 
 
 def _gen(options: Any) -> None:
@@ -17924,14 +17859,12 @@ _GETTEXT_ARGUMENTS = {"gettext": ("id",), "ngettext": ("id", "plural")}
 _NOT_THE_APP = {"node_modules", "__pycache__", "site-packages", "tests", "test"}
 
 
-def _gettext(options: Any) -> int | None:
+def _gettext(options: Any) -> None:
     if not os.path.isdir(options.folder):
-        raise _Refused(f"there is no folder {options.folder}, expected that of the app:", "gettext extract .")
+        raise _Refused(f"there is no folder {options.folder}, expected that of the app:", "gettext", "extract", ".")
     for locale in options.locale:
         if not re.fullmatch(r"[a-z]{2,3}(_[A-Za-z0-9]+)*", locale):
-            better = re.sub(r"\W", "_", locale) if re.match(r"[a-z]{2,3}\b", locale) else "de"
-            line = _typed("gettext", "extract", options.folder.removesuffix("."), "--locale", better)
-            raise _Refused(f"{locale!r} cannot name a language, expected one such as de or pt_BR:", line)
+            raise _Refused(f"{locale!r} cannot name a language, expected one as in:", "gettext", "extract", "--locale", "pt_BR")
     found = _extract_texts(options.folder)
     root = os.path.normpath(os.path.join(options.folder, "priv", "gettext"))
     catalogs = {os.path.join(root, "default.pot"): _po_text([_po_header(""), *found])}
@@ -17944,17 +17877,13 @@ def _gettext(options: Any) -> int | None:
         merged = _merged_texts(old, found)
         catalogs[path] = _po_text(merged)
         state.append(f"{locale}: {_state_of(merged)}")
-    changed = [path for path, text in catalogs.items() if not os.path.exists(path) or _read_file(path) != text.encode()]
-    if options.check and changed:
-        line = _typed("gettext", "extract", options.folder.removesuffix("."))
-        raise _Refused(f"out of date: {', '.join(changed)}. To bring them up to date type:", line, code=1)
     if not found:
         print(f'no text to translate in {options.folder}: write conn.gettext("Hello"), in templates gettext("Hello")')
     scaffold = _Scaffold("", force=True)
-    for path, text in catalogs.items() if not options.check else ():
+    for path, text in catalogs.items():
         scaffold.write(path, text.encode())
-    print("".join(f"{line}\n" for line in state), end="")
-    return None
+    for line in state:
+        print(line)
 
 
 def _extract_texts(folder: str) -> list[_Entry]:
@@ -18014,7 +17943,7 @@ def _calls_in(path: str) -> list[tuple[str, list[Any], int]]:
                             trees.append(inline.compile_with(_EEX).tree())
     except SyntaxError as error:  # as that of a template is
         place = f"{error.filename or path}:{error.lineno}"
-        raise _Refused(f"{place}: {error.msg}. Mend it first, then type:", "gettext extract", code=1) from None
+        raise _Refused(f"{place}: {error.msg}. Mend it first, then type:", "gettext", "extract", code=1) from None
     return sorted(calls, key=lambda call: call[2])
 
 
@@ -18094,9 +18023,13 @@ def _po_line(word: str, text: str) -> str:
 
 def _new(options: Any) -> None:
     name, path = options.name, options.path or options.name
-    _check_app_name(name, options)
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise _Refused(f"{path} is a file, expected a folder that is there or can be made:", f"new {name} {name}_app")
+    kind = "--one-file" if options.one_file else ""
+    if not _is_app_name(name):
+        better = re.sub(r"\W+", "_", underscore(os.path.basename(os.path.normpath(name)))).strip("_")
+        better = better if _is_app_name(better) else "my_app"
+        path = path if path != os.path.basename(name) else ""
+        message = f"{name!r} cannot be the name of an app, expected lower-case letters, digits and _, as in:"
+        raise _Refused(message, "new", better, path, kind)
     scaffold = _Scaffold(path, options.force)
     client = client_script()
     for file, text in (_ONE_FILE_APP if options.one_file else _APP).items():
@@ -18106,26 +18039,16 @@ def _new(options: Any) -> None:
         scaffold.write("priv/static/js/phoenix.js", _read_file(client))
     else:
         print("* phoenix.js was not found beside phoenix.py: copy it to priv/static/js/ when you need channels")
-    scaffold.report_kept("new", name, path, "--one-file" if options.one_file else "")
-    python = os.path.basename(sys.executable or "python").removesuffix(".exe")
+    scaffold.report_kept("new", name, path, kind)
     print(f"\n{camelize(name)} is ready. Start it, then open http://localhost:4000; or run its tests:\n")
     if os.path.abspath(path) != os.getcwd():
         print(f"    {_typed('cd', path)}")
-    print(f"    {python} app.py\n    {python} -m unittest\n")
+    print(f"    {_python()} app.py\n    {_python()} -m unittest\n")
 
 
-def _check_app_name(name: str, options: Any) -> None:
-    """Raise ``_Refused`` unless *name* can name an app: part of a cookie's name, and of a title."""
-    if re.fullmatch(r"[a-z][a-z0-9_]*", name) and not iskeyword(name) and name != "phoenix":
-        return
-    better = underscore(os.path.basename(os.path.normpath(name)))
-    better = re.sub(r"[^a-z0-9]+", "_", better).strip("_").lstrip("_0123456789") or "my"
-    better = f"{better}_app" if iskeyword(better) or better in ("phoenix", "my") else better
-    folder = options.path or (name if os.path.basename(name) != name else "")
-    raise _Refused(
-        f"{name!r} cannot be the name of an app, expected lower-case letters, digits and _, as in:",
-        _typed("new", better, folder, "--one-file" if options.one_file else ""),
-    )
+def _is_app_name(name: str) -> bool:
+    """Tell whether *name* can name an app: it is part of a cookie's name, and of a title."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)) and not iskeyword(name) and name != "phoenix"
 
 
 # The files of a new app. In them `my_app` and `MyApp` stand for its name.

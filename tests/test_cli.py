@@ -456,28 +456,23 @@ MISTAKES = [
     ("sever app:app --port 1", "unknown command 'sever'. Did you mean 'server'?", "server app:app --port 1"),
     ("phoenix.server", "unknown command 'phoenix.server'", "server"),
     ("phx.routes app", "unknown command 'phx.routes'", "routes app"),
-    ("phx.gen.secret", "unknown command 'phx.gen.secret'", "gen secret"),
-    ("run app", "unknown command 'run'. Did you mean 'server'?", "server app"),
     ("frobnicate", "unknown command 'frobnicate'", "--help"),
-    ("routes ap:Router", "there is no module 'ap' in {}. Did you mean 'app'?", "routes app:Router"),
-    ("routes shop", "there is no module 'shop' in {}. For the routes of app with 'shop' in them", "routes app shop"),
+    ("routes ap:Router", "there is no module 'ap' in {}, but there is:", "routes app:Router"),
     ("server shop", "there is no module 'shop' in {}, but there is:", "server app"),
     ("server web.router", "there is no module 'web.router' in {}, but there is:", "server app"),
     ("routes app:Ruter", "app has no 'Ruter'. Did you mean 'Router'?", "routes app:Router"),
     ("server app:ap", "app has no 'ap'. Did you mean 'app'?", "server app:app"),
-    ("routes app:xyz", "app has no 'xyz'.", "routes app:app"),
+    ("routes app:xyz", "app has no 'xyz'.", "routes app"),
     ("routes app:hello", "app:hello is <function hello at", "routes app"),
     ("server app:phoenix", "app:phoenix is <module 'phoenix'", "server app"),
     ("routes ap.py", "there is no file ap.py, but there is:", "routes app.py"),
     ("server ./ap.py:Router", "there is no file ./ap.py, but there is:", "server ./app.py:Router"),
-    ("server shop/app.py:app", "there is no file shop/app.py. To make an app type:", "new my_app"),
-    ("server shop/", "there is no file shop/app.py.", "new my_app"),
-    ("version", "unknown command 'version'. Did you mean '--version'?", "--version"),
+    ("server shop/app.py:app", "there is no file shop/app.py, nor another app. To make one type:", "new my_app"),
+    ("server shop/", "there is no file shop.py, but there is:", "server app.py"),
     ("server app.py:ap", "app.py has no 'ap'. Did you mean 'app'?", "server app.py:app"),
     ("routes ./app.py:hello", "./app.py:hello is <function hello at", "routes ./app.py"),
-    ("server v1.0.py", "v1.0.py cannot be imported, for its dots. Rename it, then type:", "server v1_0.py"),
-    ("server re.py", "re.py is hidden by another module 're', ", "server re_app.py"),
-    ("routes :Router", "'' is not the name of a module or file", "routes app"),
+    ("server re.py", "re.py is hidden by another module 're', ", ""),
+    ("routes :Router", "':Router' is not the name of a module or file", "routes app"),
     ("routes empty", "empty has no router and no endpoint", "routes app:Router"),
     ("server empty", "empty has no endpoint: write `app = phoenix.Endpoint(Router)`", ""),
     ("server router_only --port 99999", "99999 is not a port", "server router_only --port 4000"),
@@ -485,14 +480,12 @@ MISTAKES = [
     ("--verison", "unknown argument '--verison'. Did you mean '--version'?", "--help"),
     ("--", "unknown argument '--'.", "--help"),
     ("server app --lop uvloop", "unknown argument '--lop'. Did you mean '--loop'?", "server app:app --port 4000"),
-    ("server app --loop uvlop", "there is no event loop 'uvlop'. Did you mean:", "server app --loop uvloop"),
-    ("server --loop re", "--loop re: it has no `run`", "server app --loop uvloop"),
+    ("server app --loop uvlop", "argument --loop: invalid choice: 'uvlop' (choose from ", "server app:app --port 4000"),
     ("routes --jsn", "unknown argument '--jsn'. Did you mean '--json'?", "routes app:Router"),
     ("routes --match", "argument --match: expected at least one argument", "routes app:Router"),
     ("routes --match GET hello", "--match takes a verb and a path, as in:", "routes app --match GET /users/1"),
     ("routes app --match FETCH /a", "--match takes a verb and a path, as in:", "routes app --match GET /users/1"),
-    ("shell ap", "there is no module 'ap' in {}. Did you mean 'app'?", "shell app"),
-    ("console app", "unknown command 'console'. Did you mean 'shell'?", "shell app"),
+    ("shell ap", "there is no module 'ap' in {}, but there is:", "shell app"),
     ("sever app 'a b'", "unknown command 'sever'.", "server app 'a b'"),
     ("server --prot 4001", "unknown argument '--prot'. Did you mean '--port'?", "server app:app --port 4000"),
     ("server --port abc", "argument --port: invalid int value: 'abc'", "server app:app --port 4000"),
@@ -502,9 +495,8 @@ MISTAKES = [
     ("new MyApp ../shop", "'MyApp' cannot be the name of an app", "new my_app ../shop"),
     ("new apps/shop --one-file", "'apps/shop' cannot be the name of an app", "new shop apps/shop --one-file"),
     ("new 2048", "'2048' cannot be the name of an app", "new my_app"),
-    ("new class", "'class' cannot be the name of an app", "new class_app"),
-    ("new phoenix", "'phoenix' cannot be the name of an app", "new phoenix_app"),
-    ("new shop app.py", "app.py is a file, expected a folder", "new shop shop_app"),
+    ("new class", "'class' cannot be the name of an app", "new my_app"),
+    ("new phoenix", "'phoenix' cannot be the name of an app", "new my_app"),
     ("gen", "the following arguments are required: what", "gen secret"),
     ("gen secert", "invalid choice: 'secert'", "gen secret"),
 ]
@@ -515,7 +507,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with apps that is not changed."""
     folder = tmp_path_factory.mktemp("apps")
     (folder / "app.py").write_text(HELLO)
-    for name in ("two.py", "v1.0.py", "re.py"):
+    for name in ("two.py", "re.py"):
         (folder / name).write_text(HELLO)
     (folder / "empty.py").write_text("")
     (folder / "router_only.py").write_text(HELLO.replace("app = phoenix.Endpoint(Router)", ""))
@@ -542,7 +534,7 @@ def test_a_copy_of_the_framework_is_not_taken_for_an_app(folder: Path, tmp_path:
     (tmp_path / "inner").mkdir()
     shutil.copy(ROOT / "phoenix.py", tmp_path)
     done = phoenix_command("server", "..", cwd=tmp_path / "inner")
-    assert done.returncode == 2 and "there is no file ../app.py. To make an app type:" in done.stderr
+    assert done.returncode == 2 and "there is no file ../app.py, nor another app. To make one type:" in done.stderr
 
 
 def test_a_host_that_is_none_is_told_so(hello: Path) -> None:
@@ -798,9 +790,8 @@ def test_the_event_loop_can_be_chosen(hello: Path, start_in: Callable[..., Start
 
 
 def test_an_event_loop_that_is_not_installed_is_named(hello: Path) -> None:
-    done = phoenix_command("server", "app", "--loop", "no_such_loop", cwd=hello)
-    assert done.returncode == 1 and "Install it (`pip install no_such_loop`), or go without:" in done.stderr
-    assert done.stderr.rstrip().endswith("-m phoenix server app")
+    done = phoenix_command("server", "app", "--loop", "winloop", cwd=hello)
+    assert done.returncode == 1 and "Install it (`pip install winloop`), or go without." in done.stderr
 
 
 def test_several_apps_are_served_and_stopped_together(hello: Path, start_in: Callable[..., StartedServer]) -> None:
