@@ -3912,19 +3912,12 @@ def _place_of(source: str, where: str) -> tuple[str, int, int]:
 
     file, _, number = where.rpartition(":")
     called = int(number)
-    lines = [line.rstrip("\r\n") for line in linecache.getlines(file)]
-    first, *others = source.split("\n")
-    for at in range(called - 1, min(len(lines), called + 30)):
-        if not others:
-            column = lines[at].rfind(first)
-        else:
-            column = len(lines[at]) - len(first) if lines[at].endswith(first) else -1
-            found = lines[at + 1 : at + 1 + len(others)]
-            if found[:-1] != others[:-1] or not found or not found[-1].startswith(others[-1]):
-                continue
-        if column >= 0:
-            return file, at + 1, column + 1
-    return file, called, 1  # it is put together, or holds escapes: then the call has to do
+    text = "".join(linecache.getlines(file)[called - 1 : called + 30 + source.count("\n")])
+    found = [at + 1 for quote in "\"'" if (at := text.find(f"{quote}{source}{quote}")) >= 0]
+    if not found:
+        return file, called, 1  # it is put together, or holds escapes: then the call has to do
+    at = min(found)
+    return file, called + text.count("\n", 0, at), at - text.rfind("\n", 0, at)
 
 
 # --- Views --------------------------------------------------------------------------------
@@ -4725,10 +4718,15 @@ class Form:
     telephone_input = _input_of("tel")
     range_input = _input_of("range")
     color_input = _input_of("color")
+    date_input = _input_of("date")
+    time_input = _input_of("time")
+    datetime_local_input = _input_of("datetime-local")
 
     def _input(self, type: str, field: str, attributes: dict[str, Any]) -> Safe:
         own = {"type": type, "id": self.input_id(field), "name": self.input_name(field)}
         value = self._pop_value(field, attributes)
+        if type in _MOMENTS and (found := _MOMENTS[type].search(str(value))):
+            value = found[0].replace(" ", "T")  # of a date or time what a browser reads: no part of a second, no zone
         # As text: the value True is "true", and only as the value of an attribute like `required` its name.
         return tag("input", **{**own, **attributes, "value": None if value is None else escape(value)})
 
@@ -4747,29 +4745,6 @@ class Form:
             )
         name = self.input_name(field) + ("[]" if attributes.get("multiple") else "")
         return self._input("file", field, {"name": name, "value": None, **attributes})
-
-    def date_input(self, field: str, /, **attributes: Any) -> Safe:
-        """Write ``<input type="date">``. The value may be all that ``date_select`` takes."""
-        return self._moment_input("date", field, attributes)
-
-    def time_input(self, field: str, /, **attributes: Any) -> Safe:
-        """Write ``<input type="time">``. The value may be all that ``time_select`` takes."""
-        return self._moment_input("time", field, attributes)
-
-    def datetime_local_input(self, field: str, /, **attributes: Any) -> Safe:
-        """Write ``<input type="datetime-local">``. The value may be all that ``datetime_select`` takes."""
-        return self._moment_input("datetime-local", field, attributes)
-
-    def _moment_input(self, type: str, field: str, attributes: dict[str, Any]) -> Safe:
-        value = self._pop_value(field, attributes)
-        parts, pattern = _MOMENT_INPUTS[type]
-        moment = _take_apart(value, parts)
-        if moment.keys() >= set(parts) - {"second"}:
-            value = pattern.format_map(moment)
-            if "second" in parts and moment.get("second"):
-                # Browsers count in minutes unless told, and refuse to send a time that is off the count.
-                value, attributes = f"{value}:{moment['second']:02}", {"step": 1, **attributes}
-        return self._input(type, field, {"value": value, **attributes})
 
     # Inputs of other shapes
 
@@ -4851,8 +4826,8 @@ class Form:
     def datetime_select(self, field: str, /, *, do: _Arrange | None = None, **options: Any) -> Safe:
         """Write selects for a date and a time; params are ``{"year": "2020", "month": "4", ...}``.
 
-        The value (or ``default=``) is a datetime, date or time, a mapping like the params, a tuple
-        ``((2020, 4, 17), (2, 11, 13))`` or a string ``"2020-04-17 02:11:13"``.
+        The value (or ``default=``) is a datetime, date or time, a mapping like the params, or text such as
+        ``"2020-04-17 02:11:13"``.
         ``year={"options": range(1900, 2000), "prompt": "Year", "class_": "y"}`` sets the options and
         attributes of one select, and so for ``month``, ``day``, ``hour``, ``minute`` and ``second``; seconds
         are shown only when named. A block arranges the selects::
@@ -4871,7 +4846,7 @@ class Form:
         value = default if value is None else value
         moment = _take_apart(value, parts)
         if value and trusted and not moment:
-            raise ArgumentError(f"unrecognized date or time {value!r}: expected a datetime, mapping or tuple")
+            raise ArgumentError(f"unrecognized date or time {value!r}: expected a datetime, mapping or text")
 
         def write_part(part: str, /, **attributes: Any) -> Safe:
             _check_part(part, parts)
@@ -4925,15 +4900,15 @@ def _write_options(options: _Options, chosen: set[Safe]) -> Safe:
 
 _DATE = ("year", "month", "day")
 _TIME = ("hour", "minute", "second")
-_MOMENT_INPUTS = {  # type -> what its value is made of, and how
-    "date": (_DATE, "{year:04}-{month:02}-{day:02}"),
-    "time": (_TIME, "{hour:02}:{minute:02}"),
-    "datetime-local": (_DATE + _TIME, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}"),
-}
 _MOMENT_TEXT = re.compile(
     r"(?:(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d))?[T ]?"
     r"(?:(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d))?)?"
 )
+_MOMENTS = {  # type of an input -> its value
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "time": re.compile(r"\d\d:\d\d(:(?!00)\d\d)?"),
+    "datetime-local": re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:(?!00)\d\d)?"),
+}
 
 
 def _check_part(part: str, parts: tuple[str, ...]) -> None:
@@ -4944,14 +4919,8 @@ def _check_part(part: str, parts: tuple[str, ...]) -> None:
 def _take_apart(value: object, parts: tuple[str, ...]) -> dict[str, int]:
     """Return the numbers of those *parts* that a date or time has, in whichever form it comes."""
     if isinstance(value, str):
-        found_text = _MOMENT_TEXT.match(value)
-        value = found_text.groupdict() if found_text else {}
-    elif isinstance(value, (tuple, list)):
-        match value:
-            case [(list() | tuple()) as date, (list() | tuple()) as clock]:
-                value = dict(zip(_DATE + _TIME, (*date, *clock)))
-            case _:
-                value = dict(zip(parts, value))
+        parsed = _MOMENT_TEXT.match(value)
+        value = parsed.groupdict() if parsed else {}
     found = {part: _number(_look_up(value, part)) for part in parts}
     return {part: number for part, number in found.items() if number is not None}
 
