@@ -13090,14 +13090,10 @@ def _parse_http_date(text: str) -> float | None:
             day, month, *rest = found.groups()
             year, hour, minute, second = map(int, rest)
             return timegm((year, _HTTP_MONTHS.index(month) + 1, int(day), hour, minute, second))
-        for obsolete in ("%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"):
-            try:
-                return timegm(time.strptime(text, obsolete))
-            except ValueError:
-                continue
-    except ValueError:  # there is no such month, or year
-        pass
-    return None
+        obsolete = "%A, %d-%b-%y %H:%M:%S GMT" if "-" in text else "%a %b %d %H:%M:%S %Y"
+        return timegm(time.strptime(text, obsolete))
+    except ValueError:
+        return None
 
 
 def _asked_part(conn: Any, etag: str, status: os.stat_result) -> tuple[int, int] | None:
@@ -13422,7 +13418,11 @@ class _Report:
         self.title = f"{type(error).__name__} at {conn.method} {conn.request_path}"
         words = endpoint.config("filter_parameters")
         self._words = (*(word.lower() for word in words if not isinstance(words, Mapping)), *_SECRET_WORDS)
-        self._secrets = _any_of(self._find_secrets())
+        patterns = [  # a short one must stand alone, for it may be a part of any word
+            re.escape(secret) if len(secret) >= 12 else rf"(?<!\w){re.escape(secret)}(?!\w)"
+            for secret in sorted(self._find_secrets(), key=len, reverse=True)
+        ]
+        self._secrets = re.compile("|".join(patterns) or r"(?!)")
 
     # Secrets
 
@@ -13617,15 +13617,6 @@ def _nearest_route(routes: Iterable[Route], segments: Sequence[str]) -> Route | 
         if likeness > best:
             best, nearest = likeness, route
     return nearest
-
-
-def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds any of *secrets*; a short one must stand alone, for it may be a part of any word."""
-    patterns = [
-        re.escape(secret) if len(secret) >= 12 else rf"(?<!\w){re.escape(secret)}(?!\w)"
-        for secret in sorted(set(secrets), key=len, reverse=True)
-    ]
-    return re.compile("|".join(patterns) or r"(?!)")
 
 
 def _columns_of(entry: Any) -> tuple[int, int] | None:
@@ -14067,10 +14058,17 @@ _NO_LONG_POLL = (
 )
 
 
-def _host_and_port(host: str, scheme: str, named: str, number: object) -> tuple[str, int]:
-    """Return host and port of a request: those of its header *host*, else those of the server."""
-    name, port = _parse_host(host) if host else (named, int(str(number or 0)))
-    return name, port or (443 if scheme == "https" else 80)
+def _conn_at_door(
+    endpoint: Endpoint, adapter: Adapter, method: str, root: str, path: str, query: str,
+    fields: dict[str, list[str]], scheme: str, server: tuple[str, Any], client: str,
+) -> Conn:
+    """Make a conn of what a server says; the header Host goes before the name and port of the *server* itself."""
+    given = "".join(fields.get("host", ()))
+    host, port = _parse_host(given) if given else (server[0], int(server[1] or 0))
+    port = port or (443 if scheme == "https" else 80)
+    conn = Conn(method, path, query, fields, scheme, host, port, client, adapter, endpoint)
+    conn.script_name = [segment for segment in root.split("/") if segment]
+    return conn
 
 
 def _below(root: str, path: str) -> str:
@@ -14117,17 +14115,13 @@ def _conn_of_scope(endpoint: Endpoint, scope: Mapping[str, Any], adapter: Adapte
         fields.pop("sec-websocket-extensions", None)
         if scope.get("subprotocols"):
             fields["sec-websocket-protocol"] = [", ".join(scope["subprotocols"])]
-    scheme: str = _SCHEMES[scope.get("scheme", "http")]
-    named, number = scope.get("server") or ("localhost", 0)
-    host, port = _host_and_port("".join(fields.get("host", ())), scheme, named, number)
     root = quote(scope.get("root_path", "")).rstrip("/")
     raw = (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
-    conn = Conn(
-        scope.get("method", "GET"), _below(root, raw or quote(scope["path"])), scope["query_string"].decode("latin-1"),
-        fields, scheme, host, port, (scope.get("client") or ("",))[0], adapter, endpoint,
+    return _conn_at_door(
+        endpoint, adapter, scope.get("method", "GET"), root, _below(root, raw or quote(scope["path"])),
+        scope["query_string"].decode("latin-1"), fields, _SCHEMES[scope.get("scheme", "http")],
+        scope.get("server") or ("localhost", 0), (scope.get("client") or ("",))[0],
     )  # fmt: skip
-    conn.script_name = [segment for segment in root.split("/") if segment]
-    return conn
 
 
 _HANDSHAKE = {
@@ -14527,18 +14521,15 @@ def _conn_of_environ(endpoint: Endpoint, environ: Mapping[str, Any], adapter: Ad
     for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(key):
             fields[key.replace("_", "-").lower()] = [environ[key]]
-    scheme = environ["wsgi.url_scheme"]
-    named = environ["SERVER_NAME"], environ["SERVER_PORT"]
-    host, port = _host_and_port(environ.get("HTTP_HOST", ""), scheme, *named)
     root = quote(environ.get("SCRIPT_NAME", "").encode("latin-1")).rstrip("/")
     path = environ.get("PATH_INFO", "").encode("latin-1")
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""  # it tells %2F from a slash
     raw = _below(root, raw.partition("?")[0])
-    conn = Conn(
-        environ["REQUEST_METHOD"], raw if unquote_to_bytes(raw) == path else quote(path) or "/",
-        environ.get("QUERY_STRING", ""), fields, scheme, host, port, environ.get("REMOTE_ADDR", ""), adapter, endpoint,
+    conn = _conn_at_door(
+        endpoint, adapter, environ["REQUEST_METHOD"], root, raw if unquote_to_bytes(raw) == path else quote(path) or "/",
+        environ.get("QUERY_STRING", ""), fields, environ["wsgi.url_scheme"],
+        (environ["SERVER_NAME"], environ["SERVER_PORT"]), environ.get("REMOTE_ADDR", ""),
     )  # fmt: skip
-    conn.script_name = [segment for segment in root.split("/") if segment]
     conn._in_worker = True
     return conn
 
@@ -14996,6 +14987,8 @@ def _check_options(given: Mapping[str, Any]) -> None:
             _check_keys(name, value, ("keep",))
         elif isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
             raise ConfigError(f"{name}={value!r}: expected a list")
+        if name in _EXPECTED and not _EXPECTED[name][0](value):
+            raise ConfigError(f"{name}={value!r}: expected {_EXPECTED[name][1]}")
         if name in _CHECKS and not is_off:
             _CHECKS[name](value)
 
@@ -15019,14 +15012,8 @@ def _check_statuses(statuses: Mapping[Any, Any]) -> None:
             )
 
 
-def _check_error_view(view: Any) -> None:
-    if view is not None and not issubclass(view if isinstance(view, type) else type(view), View):
-        raise ConfigError(f"render_errors={view!r}: expected a View")
-
-
-def _check_threads(threads: Any) -> None:
-    if not isinstance(threads, int) or threads < 1:
-        raise ConfigError(f"threads={threads!r}: expected a number from 1 on")
+def _is_view(view: Any) -> bool:
+    return view is None or issubclass(view if isinstance(view, type) else type(view), View)
 
 
 def _check_live_reload(options: Mapping[str, Any]) -> None:
@@ -15036,8 +15023,6 @@ def _check_live_reload(options: Mapping[str, Any]) -> None:
 
 
 def _made_force_ssl(options: Any) -> Any:
-    if not isinstance(options, (bool, Mapping)):
-        raise ConfigError(f"force_ssl={options!r}: expected True, False or a dict")
     return _made("force_ssl", _ForceSSL, {} if isinstance(options, bool) else options)
 
 
@@ -15051,12 +15036,17 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "live_reload": _check_live_reload,
     "trusted_proxies": _TrustedProxies,
     "error_statuses": _check_statuses,
-    "render_errors": _check_error_view,
-    "threads": _check_threads,
     "children": lambda children: list(map(_check_child, children)),
     "log": lambda log: _log_options(log, ""),
     "secret_key_base": lambda secret: secret is None or _checked_secrets(secret),
 }  # fmt: skip
+
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "force_ssl": (lambda options: isinstance(options, (bool, Mapping)), "True, False or a dict"),
+    "render_errors": (_is_view, "a View"),
+    "threads": (lambda threads: isinstance(threads, int) and threads > 0, "a number from 1 on"),
+}
 
 
 def _port_number(name: str, port: Any, standard: Any) -> int:
@@ -15161,10 +15151,6 @@ def _fetches_session(steps: Sequence[_Step]) -> bool:
     return any(getattr(entry, "name", "").endswith(".fetch_session") for _, _, entry in steps)
 
 
-class _EndpointRecorder(_PlugRecorder):
-    pass
-
-
 class Endpoint(metaclass=_Recording):
     """An application: a router with the plugs that every request passes, configured and ready to be served::
 
@@ -15179,11 +15165,11 @@ class Endpoint(metaclass=_Recording):
     _own_plugs: ClassVar[tuple[PlugEntry, ...]] = ()
 
     @classmethod
-    def _recorder(cls) -> _EndpointRecorder:
-        return _EndpointRecorder()
+    def _recorder(cls) -> _PlugRecorder:
+        return _PlugRecorder()
 
     @classmethod
-    def _recorded(cls, recorder: _EndpointRecorder) -> None:
+    def _recorded(cls, recorder: _PlugRecorder) -> None:
         cls._own_plugs += tuple(recorder.plugs)
 
     def __init__(self, router: Any, **options: Unpack[_EndpointOptions]) -> None:
@@ -15353,7 +15339,7 @@ class Endpoint(metaclass=_Recording):
         stack: list[Any] = []
         if "static" in options:
             stack.append(_made("static", Static, options["static"]))
-        if any(isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())):
+        if any(isinstance(plug, _SocketPlug) for plug in self._routed_plugs()):
             stack.append(_ClientScript())
         if "log" in options:
             level = _log_options(options["log"], self.env)[0]
@@ -15553,21 +15539,13 @@ class Endpoint(metaclass=_Recording):
         address = host or http.get("host") or "127.0.0.1"
         tls = self._tls_context() if "https" in ports else None
         return Server(
-            self.handle_request,
-            host=address,
-            port=self.port if port is None else port,
+            self.handle_request, host=address, port=self.port if port is None else port,
             uds=uds or (http.get("uds") if host is None and port is None else None),
-            uds_mode=http.get("uds_mode", 0o660),
-            sockets=sockets,
-            threads=self.options["threads"],
-            limits=self._limits,
-            timeouts=self._timeouts,
-            tls=None if "http" in ports else tls,
+            uds_mode=http.get("uds_mode", 0o660), sockets=sockets, threads=self.options["threads"],
+            limits=self._limits, timeouts=self._timeouts, tls=None if "http" in ports else tls,
             https=(https.get("host") or address, ports["https"], tls) if len(ports) > 1 else None,
-            on_start=self._started,
-            on_stop=self._stopping,
-            on_end=self._stopped,
-        )
+            on_start=self._started, on_stop=self._stopping, on_end=self._stopped,
+        )  # fmt: skip
 
     def _tls_context(self) -> Any:
         """Return the ``ssl.SSLContext`` that the option https describes."""
@@ -15620,14 +15598,11 @@ class Endpoint(metaclass=_Recording):
     def _warn_of_workers(self) -> None:
         """Say it when several processes serve this app and their clients could not hear each other."""
         sign = self._sign_of_workers or _sign_of_workers()
-        shares = self.options["pubsub"] is not None or any(
-            isinstance(route.plug, _SocketPlug) for route in getattr(self.router, "routes", ())
-        )
+        shares = self.options["pubsub"] or any(isinstance(plug, _SocketPlug) for plug in self._routed_plugs())
         if sign and shares and self.pubsub.adapter is None:
             logger.warning(
-                "several processes serve this app (%s), each by itself: what is broadcast in one does not reach the"
-                ' clients of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or'
-                " start one",
+                "several processes serve this app (%s), each by itself: what is broadcast in one does not reach the clients"
+                ' of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or start one',
                 sign,
             )
 
