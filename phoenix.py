@@ -17997,6 +17997,19 @@ def _is_app_name(name: str) -> bool:
 
 # The files of a new app. In them `my_app` and `MyApp` stand for its name.
 
+_SECRET_KEY_BASE = '''\
+def secret_key_base():
+    """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
+    secret = os.environ.get("SECRET_KEY_BASE")
+    if secret or (os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV")) == "prod":
+        return secret
+    file = Path(__file__).parent.with_name(".secret_key_base")  # .gitignore keeps it out of the repository
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(64))
+    return file.read_text()
+'''
+
 _APP = {
     "app.py": '''\
 """MyApp: the endpoint, where every request begins and ends. Its options stand in config/.
@@ -18028,17 +18041,7 @@ from pathlib import Path
 from phoenix import config
 
 
-def secret_key_base():
-    """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
-    secret = os.environ.get("SECRET_KEY_BASE")
-    if secret or (os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV")) == "prod":
-        return secret
-    file = Path(__file__).parent.with_name(".secret_key_base")  # .gitignore keeps it out of the repository
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(64))
-    return file.read_text()
-
+''' + _SECRET_KEY_BASE + '''
 
 config(
     secret_key_base=secret_key_base(),  # signs sessions and tokens
@@ -18411,16 +18414,6 @@ class PageView(View):
 """)
 
 
-class ErrorView(phoenix.ErrorView):
-    def render(self, name, assigns):
-        match name:
-            case "404.html":
-                return "Page not found - 404"
-            case "500.html":
-                return "Server internal error - 500"
-        return super().render(name, assigns)  # all other statuses and formats
-
-
 class PageController(Controller):
     def index(self, conn, params):
         return conn.render("index.html", app_name="MyApp")
@@ -18440,17 +18433,7 @@ class Router(phoenix.Router):
         get("/", PageController, "index")
 
 
-def secret_key_base():
-    """Return the secret of the environment; outside of production, one that was made for this copy of the app."""
-    secret = os.environ.get("SECRET_KEY_BASE")
-    if secret or (os.environ.get("PHOENIX_ENV") or os.environ.get("MIX_ENV")) == "prod":
-        return secret
-    file = Path(__file__).with_name(".secret_key_base")  # .gitignore keeps it out of the repository
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(64))
-    return file.read_text()
-
+''' + _SECRET_KEY_BASE.replace(".parent", "") + '''
 
 app = phoenix.Endpoint(Router, secret_key_base=secret_key_base(), session={"key": "_my_app_key"})
 
@@ -18471,10 +18454,6 @@ class AppTest(unittest.TestCase):
         client = app.test()
         conn = client.get("/")
         self.assertIn("Welcome to Phoenix!", client.html_response(conn, 200))
-
-    def test_a_page_that_is_not_there(self):
-        client = app.test()
-        self.assertEqual(client.html_response(client.get("/nowhere"), 404), "Page not found - 404")
 ''',
     ".gitignore": _APP[".gitignore"],
 }

@@ -936,12 +936,12 @@ def test_the_name_of_the_app_stands_where_it_belongs(new_app: Path) -> None:
 
 def test_its_tests_pass_with_nothing_installed(new_app: Path) -> None:
     done = run("-S", "-s", "-W", "error", "-m", "unittest", cwd=new_app)  # -S: without site-packages
-    assert done.returncode == 0 and re.search(r"Ran [2-9] tests", done.stderr), done.stderr
+    assert done.returncode == 0 and re.search(r"Ran [1-9] tests?", done.stderr), done.stderr
 
 
 def test_its_tests_pass_with_pytest(new_app: Path) -> None:
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=new_app)
-    assert done.returncode == 0 and re.search(r"[2-9] passed", done.stdout), done.stdout
+    assert done.returncode == 0 and re.search(r"[1-9] passed", done.stdout), done.stdout
 
 
 def test_its_tests_can_fail(made: Path) -> None:
@@ -968,10 +968,12 @@ def test_it_starts(new_app: Path, start_in: Callable[..., StartedServer], argume
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
-def test_in_production_it_answers_with_its_error_pages(new_app: Path, start_in: Callable[..., StartedServer]) -> None:
+def test_in_production_it_answers_with_its_error_pages(
+    new_app: Path, kind: str, start_in: Callable[..., StartedServer]
+) -> None:
     server = start_in(new_app, "app.py", PHOENIX_ENV="prod", SECRET_KEY_BASE="s" * 64)
     missing = server.request("/nowhere")
-    assert (missing.status, missing.text) == (404, "Page not found - 404")
+    assert missing.status == 404 and ("<h1>Not Found" if kind == "one-file" else "Page not found - 404") in missing.text
     assert server.request("/nowhere", headers={"accept": "application/json"}).json == {
         "errors": {"detail": "Not Found"}
     }
