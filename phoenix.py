@@ -12663,6 +12663,8 @@ def _lengthen_queue(listener: Any) -> None:
 
     with socket.socket(fileno=os.dup(listener.fileno())) as same:
         same.listen(2048)
+
+
 def _kept(number: int) -> int:
     """Return another number for an open socket, that ``exec`` leaves open."""
     number = os.dup(number)
@@ -12720,6 +12722,7 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
         return lambda coroutine: asyncio.Task(coroutine, loop=loop, eager_start=True)
     return loop.create_task  # type: ignore[no-any-return]
 
+
 # ==========================================================================================
 # 15. Endpoint                                                   depends on: all that is above
 # ==========================================================================================
@@ -12727,7 +12730,20 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 # The endpoint is where a request begins and ends. It holds the configuration, the plugs that
 # every request passes (static files, log, body parsers, session) with the router behind them,
 # and what happens when something raises: the page for the developer, or the error view for
-# everybody else. It also starts the server.
+# everybody else. It also starts the server. The sections, each of which rests on those above:
+#
+#     Proxies and https    whom a request comes from, and by which scheme
+#     Static files         parts of files, versions, compressed copies
+#     The log              ids of requests, lines as text or as JSON
+#     Errors, Debug page   from an exception to a status, and to what is shown
+#     Children             what runs beside the server, started and stopped in order
+#     Blocked loops        which code of the app keeps others waiting, in dev
+#     Doors                the servers of others: ASGI, WSGI; and ASGI apps as guests
+#     Options, Config files
+#     The endpoint         all of it put together
+#     Doors: gunicorn
+#     Reload               changed code is run, changed pages are shown
+#     Running              signals, several endpoints, sockets that systemd opened
 #
 # Sources: Phoenix.Endpoint, Plug.Static, Plug.Logger, Plug.Debugger, Phoenix.Endpoint.RenderErrors;
 # RFC 9110 §13 (conditional requests), §14 (ranges).
@@ -12746,17 +12762,12 @@ class InvalidPathError(BadRequestError):
     """The path of a static file holds parts that no file name has: status 400."""
 
 
-def _attempt(read: Callable[[], Any]) -> Any:
-    """Return what *read* returns, or the error that it raises."""
-    try:
-        return read()
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is less to show, and that is all
-        return error
-
-
-def _text_of(error: BaseException) -> str:
-    found = _attempt(lambda: str(error))
-    return found if isinstance(found, str) else f"<{type(error).__name__}, whose text cannot be shown>"
+def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(
+                f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}."
+            )
 
 
 def _is_this_machine(host: str) -> bool:
@@ -13134,6 +13145,31 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     return None if first == 0 and last == size - 1 else (first, last)
 
 
+def client_script() -> str | None:
+    """Return the path of ``phoenix.js``, or ``None`` when it is nowhere.
+
+    It lies beside this file, in the app that this file was copied to, or where pip has put it: in ``share/phoenix``
+    of the folder that the packages lie in or one above, which holds for every way to install.
+    """
+    folder = os.path.dirname(os.path.abspath(__file__))
+    above = folder, *(os.path.join(folder, *[".."] * steps) for steps in (1, 2, 3))
+    places = [folder, os.path.join(folder, "priv", "static", "js"), *(os.path.join(each, "share", "phoenix") for each in above)]
+    paths = (os.path.normpath(os.path.join(place, "phoenix.js")) for place in places)
+    return next(filter(os.path.isfile, paths), None)
+
+
+class _ClientScript:
+    """Plug: serve the browser's client at ``/js/phoenix.js``, for apps whose static files hold none."""
+
+    def __call__(self, conn: Any) -> Any:
+        if conn.request_path != "/js/phoenix.js" or conn.method not in ("GET", "HEAD"):
+            return conn
+        path = client_script()
+        if path is None:
+            return conn
+        return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
+
+
 # --- The log ------------------------------------------------------------------------------
 #
 # What is logged while a request is answered carries its id: also what the application logs in
@@ -13268,7 +13304,39 @@ class RequestLogger:
         logger.handle(record)
 
 
+def _set_up_logging(endpoint: Endpoint) -> None:
+    """Log to standard error, unless the application has set up logging itself.
+
+    All loggers of the program go there. Without a level of its own, debug is for us and the app to see, not what the
+    libraries have to say.
+    """
+    root = logging.getLogger()
+    if root.handlers or logger.handlers:
+        return
+    log = endpoint.options["log"]
+    _, level, formatter = _log_options(log, endpoint.env)
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    root.addHandler(handler)
+    root.setLevel(level if isinstance(log, Mapping) and "level" in log else max(level, logging.INFO))
+    if logger.level == logging.NOTSET:
+        logger.setLevel(level)
+
+
 # --- Errors -------------------------------------------------------------------------------
+
+
+def _attempt(read: Callable[[], Any]) -> Any:
+    """Return what *read* returns, or the error that it raises."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is less to show, and that is all
+        return error
+
+
+def _text_of(error: BaseException) -> str:
+    found = _attempt(lambda: str(error))
+    return found if isinstance(found, str) else f"<{type(error).__name__}, whose text cannot be shown>"
 
 
 def _status_of(error: BaseException, registered: Mapping[type, int]) -> int:
@@ -13813,7 +13881,7 @@ footer { margin-top: 1.75rem; color: var(--dim) } footer pre { padding: .8rem; w
 """
 
 
-# --- What runs beside the server ----------------------------------------------------------
+# --- Children -----------------------------------------------------------------------------
 
 
 _MOST_CRASHES = 5  # of one child ...
@@ -13952,6 +14020,8 @@ def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
     return future
 
 
+# --- Blocked loops ------------------------------------------------------------------------
+
 _TOO_LONG = 0.1  # seconds that code on the event loop may take before the developer hears of it
 _TICK = 0.025
 
@@ -14013,31 +14083,6 @@ def _code_name(frame: types.FrameType) -> str:
     if name == code.co_name and "self" in code.co_varnames[:1]:
         name = f"{type(frame.f_locals.get('self')).__qualname__}.{name}"
     return f"{frame.f_globals.get('__name__')}.{name}"
-
-
-def client_script() -> str | None:
-    """Return the path of ``phoenix.js``, or ``None`` when it is nowhere.
-
-    It lies beside this file, in the app that this file was copied to, or where pip has put it: in ``share/phoenix``
-    of the folder that the packages lie in or one above, which holds for every way to install.
-    """
-    folder = os.path.dirname(os.path.abspath(__file__))
-    above = folder, *(os.path.join(folder, *[".."] * steps) for steps in (1, 2, 3))
-    places = [folder, os.path.join(folder, "priv", "static", "js"), *(os.path.join(each, "share", "phoenix") for each in above)]
-    paths = (os.path.normpath(os.path.join(place, "phoenix.js")) for place in places)
-    return next(filter(os.path.isfile, paths), None)
-
-
-class _ClientScript:
-    """Plug: serve the browser's client at ``/js/phoenix.js``, for apps whose static files hold none."""
-
-    def __call__(self, conn: Any) -> Any:
-        if conn.request_path != "/js/phoenix.js" or conn.method not in ("GET", "HEAD"):
-            return conn
-        path = client_script()
-        if path is None:
-            return conn
-        return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
 
 
 # --- Doors --------------------------------------------------------------------------------
@@ -14774,98 +14819,6 @@ class _GuestWebSocket:
 _OF_GUESTS = _Upgrade({"origins": False, "ping_interval": 30}, (), "")  # who may connect is the application's business
 
 
-# --- Doors: gunicorn ----------------------------------------------------------------------
-#
-# gunicorn starts, watches and replaces processes, and opens the sockets; in each of them this server serves. So
-# `gunicorn -k phoenix.GunicornWorker app:app` has its options for these, and WebSockets as well.
-
-
-class _GunicornServing:
-    """What makes a worker class of gunicorn run an endpoint."""
-
-    if TYPE_CHECKING:  # what gunicorn's own class has
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
-
-    def run(self) -> None:
-        import asyncio
-
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        import asyncio
-        import signal
-
-        self.booted = False  # so far: what goes wrong now would go wrong in a new worker as well
-        endpoint = getattr(self.wsgi, "__self__", self.wsgi)  # also for `app.wsgi`
-        if not isinstance(endpoint, Endpoint):
-            raise ConfigError(f"GunicornWorker serves an Endpoint, and got {self.wsgi!r}: name it, as in app:app")
-        _set_up_logging(endpoint)
-        endpoint._sign_of_workers = f"gunicorn's workers={self.cfg.workers}" if self.cfg.workers > 1 else ""
-        server = endpoint.make_server(sockets=[getattr(each, "sock", each) for each in self.sockets])
-        old = server.timeouts
-        server.timeouts = Timeouts(old.head, old.body, old.idle, old.write, self.cfg.graceful_timeout)
-        if self.cfg.is_ssl:
-            from importlib import import_module
-
-            server.tls = import_module("gunicorn.sock").ssl_context(self.cfg)
-        if self.cfg.max_requests:
-            server.handle = functools.partial(self._count, server.handle)
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
-        await server.start()
-        self.booted = True
-        beating = loop.create_task(self._beat(stop))
-        told = loop.create_task(stop.wait())
-        await asyncio.wait([told, server.ended], return_when=asyncio.FIRST_COMPLETED)
-        await server.stop()
-        beating.cancel()
-        told.cancel()
-        if endpoint.gave_up:
-            sys.exit(1)
-
-    async def _beat(self, stop: Any) -> None:
-        """Tell gunicorn that this process is alive, and notice that it is to end or that gunicorn is no more."""
-        import asyncio
-
-        while True:
-            self.notify()
-            if not self.alive or self.ppid != os.getppid():
-                stop.set()
-            await asyncio.sleep(0.25)
-
-    def _count(self, handle: Callable[..., Any], request: Request, connection: Any) -> Any:
-        self.nr += 1
-        if self.nr == self.max_requests:
-            self.log.info("Autorestarting worker after %d requests.", self.nr)
-            self.alive = False
-        return handle(request, connection)
-
-
-def _gunicorn_worker() -> type:
-    """Return the class for ``gunicorn -k phoenix.GunicornWorker``. Raises ``ImportError`` without gunicorn."""
-    from importlib import import_module
-
-    try:
-        base = import_module("gunicorn.workers.base").Worker
-    except ImportError as error:
-        raise ImportError("GunicornWorker needs gunicorn: pip install gunicorn") from error
-    return type("GunicornWorker", (_GunicornServing, base), {"__module__": __name__})
-
-
-if not TYPE_CHECKING:  # type checkers would take every name for one of this module's
-
-    def __getattr__(name: str) -> Any:
-        """Make ``GunicornWorker`` when it is asked for: only then gunicorn is imported."""
-        if name != "GunicornWorker":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = _gunicorn_worker()
-        return globals()[name]
-
-
 # --- Options ------------------------------------------------------------------------------
 #
 # An option is set in one of four places. Where two set it, the later one counts, and of dicts
@@ -14961,14 +14914,6 @@ def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
 
         _check_keys(name, given, tuple(signature(kind).parameters))
         raise
-
-
-def _check_keys(name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in given:
-        if key not in known:
-            raise ConfigError(
-                f"unknown key {key!r} in {name}=...{_did_you_mean(key, known)} It takes {', '.join(known)}."
-            )
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
@@ -15149,6 +15094,20 @@ def _first_with_session(router: Any) -> Any:
 
 def _fetches_session(steps: Sequence[_Step]) -> bool:
     return any(getattr(entry, "name", "").endswith(".fetch_session") for _, _, entry in steps)
+
+
+def _raw_forwards(router: Any) -> tuple[str, ...]:
+    """Return the paths that go to plugs which read request bodies themselves: applications, and long polls."""
+    readers = [route for route in getattr(router, "routes", ()) if getattr(route.plug, "takes_body", False) is True]
+    return tuple({route.path.rstrip("/") + "/": None for route in readers})
+
+
+def _sign_of_workers() -> str:
+    """Return what tells that this process is one of several which serve this app, as far as it can see; or nothing."""
+    command = " ".join(sys.argv[1:]) if re.search("gunicorn|uvicorn|hypercorn|granian", sys.argv[0]) else ""
+    variables = [f"{name}={os.environ.get(name, '')}" for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")]
+    found = re.search(r"(?:(?<!\S)--workers|(?<![\w-])-w|WEB_CONCURRENCY)[ =]?0*([2-9]|[1-9]\d+)\b", " ".join([command, *variables]))
+    return found[0] if found else ""
 
 
 class Endpoint(metaclass=_Recording):
@@ -15683,12 +15642,96 @@ class Endpoint(metaclass=_Recording):
         _serve_all([self], _reloader_for([self], reload))
 
 
-def _sign_of_workers() -> str:
-    """Return what tells that this process is one of several which serve this app, as far as it can see; or nothing."""
-    command = " ".join(sys.argv[1:]) if re.search("gunicorn|uvicorn|hypercorn|granian", sys.argv[0]) else ""
-    variables = [f"{name}={os.environ.get(name, '')}" for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")]
-    found = re.search(r"(?:(?<!\S)--workers|(?<![\w-])-w|WEB_CONCURRENCY)[ =]?0*([2-9]|[1-9]\d+)\b", " ".join([command, *variables]))
-    return found[0] if found else ""
+# --- Doors: gunicorn ----------------------------------------------------------------------
+#
+# gunicorn starts, watches and replaces processes, and opens the sockets; in each of them this server serves. So
+# `gunicorn -k phoenix.GunicornWorker app:app` has its options for these, and WebSockets as well.
+
+
+class _GunicornServing:
+    """What makes a worker class of gunicorn run an endpoint."""
+
+    if TYPE_CHECKING:  # what gunicorn's own class has
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def run(self) -> None:
+        import asyncio
+
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        import asyncio
+        import signal
+
+        self.booted = False  # so far: what goes wrong now would go wrong in a new worker as well
+        endpoint = getattr(self.wsgi, "__self__", self.wsgi)  # also for `app.wsgi`
+        if not isinstance(endpoint, Endpoint):
+            raise ConfigError(f"GunicornWorker serves an Endpoint, and got {self.wsgi!r}: name it, as in app:app")
+        _set_up_logging(endpoint)
+        endpoint._sign_of_workers = f"gunicorn's workers={self.cfg.workers}" if self.cfg.workers > 1 else ""
+        server = endpoint.make_server(sockets=[getattr(each, "sock", each) for each in self.sockets])
+        old = server.timeouts
+        server.timeouts = Timeouts(old.head, old.body, old.idle, old.write, self.cfg.graceful_timeout)
+        if self.cfg.is_ssl:
+            from importlib import import_module
+
+            server.tls = import_module("gunicorn.sock").ssl_context(self.cfg)
+        if self.cfg.max_requests:
+            server.handle = functools.partial(self._count, server.handle)
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        await server.start()
+        self.booted = True
+        beating = loop.create_task(self._beat(stop))
+        told = loop.create_task(stop.wait())
+        await asyncio.wait([told, server.ended], return_when=asyncio.FIRST_COMPLETED)
+        await server.stop()
+        beating.cancel()
+        told.cancel()
+        if endpoint.gave_up:
+            sys.exit(1)
+
+    async def _beat(self, stop: Any) -> None:
+        """Tell gunicorn that this process is alive, and notice that it is to end or that gunicorn is no more."""
+        import asyncio
+
+        while True:
+            self.notify()
+            if not self.alive or self.ppid != os.getppid():
+                stop.set()
+            await asyncio.sleep(0.25)
+
+    def _count(self, handle: Callable[..., Any], request: Request, connection: Any) -> Any:
+        self.nr += 1
+        if self.nr == self.max_requests:
+            self.log.info("Autorestarting worker after %d requests.", self.nr)
+            self.alive = False
+        return handle(request, connection)
+
+
+def _gunicorn_worker() -> type:
+    """Return the class for ``gunicorn -k phoenix.GunicornWorker``. Raises ``ImportError`` without gunicorn."""
+    from importlib import import_module
+
+    try:
+        base = import_module("gunicorn.workers.base").Worker
+    except ImportError as error:
+        raise ImportError("GunicornWorker needs gunicorn: pip install gunicorn") from error
+    return type("GunicornWorker", (_GunicornServing, base), {"__module__": __name__})
+
+
+if not TYPE_CHECKING:  # type checkers would take every name for one of this module's
+
+    def __getattr__(name: str) -> Any:
+        """Make ``GunicornWorker`` when it is asked for: only then gunicorn is imported."""
+        if name != "GunicornWorker":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = _gunicorn_worker()
+        return globals()[name]
 
 
 # --- Reload -------------------------------------------------------------------------------
@@ -16377,30 +16420,6 @@ async def _start_server(endpoint: Endpoint) -> Server:
     print(f"Running {endpoint.name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
     return server
 
-
-def _set_up_logging(endpoint: Endpoint) -> None:
-    """Log to standard error, unless the application has set up logging itself.
-
-    All loggers of the program go there. Without a level of its own, debug is for us and the app to see, not what the
-    libraries have to say.
-    """
-    root = logging.getLogger()
-    if root.handlers or logger.handlers:
-        return
-    log = endpoint.options["log"]
-    _, level, formatter = _log_options(log, endpoint.env)
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    root.addHandler(handler)
-    root.setLevel(level if isinstance(log, Mapping) and "level" in log else max(level, logging.INFO))
-    if logger.level == logging.NOTSET:
-        logger.setLevel(level)
-
-
-def _raw_forwards(router: Any) -> tuple[str, ...]:
-    """Return the paths that go to plugs which read request bodies themselves: applications, and long polls."""
-    readers = [route for route in getattr(router, "routes", ()) if getattr(route.plug, "takes_body", False) is True]
-    return tuple({route.path.rstrip("/") + "/": None for route in readers})
 
 # ==========================================================================================
 # 16. Testing                                                    depends on: all that is above
