@@ -11812,7 +11812,7 @@ class _Connection(_LoopAdapter):
 
     def _refuse(self, error: HTTPProtocolError) -> None:
         """Answer bytes that are no request, and close."""
-        body = f"{reason_phrase(error.status)}: {error}\n".encode()
+        body = _refusal(error)
         head = encode_head(error.status, {"content-type": _TEXT_PLAIN})
         self.transport.write(b"%bcontent-length: %d%b%b" % (head, len(body), self.server.tail_close, body))
         self._close_gently()
@@ -12016,7 +12016,9 @@ class _Connection(_LoopAdapter):
     def _become_websocket(self, conn: Any) -> None:
         """Hand the transport over to a WebSocket (RFC 6455 §4.2.2)."""
         upgraded = conn.resp_body
-        fields: dict[str, tuple[str, ...]] = {name: (value,) for name, value in upgraded.handshake.headers}
+        fields: dict[str, tuple[str, ...]] = {}
+        for name, value in upgraded.handshake.headers:
+            fields[name] = (*fields.get(name, ()), value)
         self.transport.write(encode_head(101, fields, conn._resp_cookies) + b"\r\n")
         wire = _WebSocketWire(self.server, self.transport, upgraded)
         self.server.connections.discard(self)
@@ -12054,6 +12056,10 @@ class _Connection(_LoopAdapter):
             self.transport.write(LAST_CHUNK)
         self.pulse, self.beat_data = _NEVER, None
         self._done(conn)
+
+
+def _refusal(error: HTTPProtocolError) -> bytes:
+    return f"{reason_phrase(error.status)}: {error}\n".encode()
 
 
 def _send_parts(conn: Any, parts: Any, has_body: bool) -> None:
@@ -14108,12 +14114,17 @@ def _conn_at_door(
     fields: dict[str, list[str]], scheme: str, server: tuple[str, Any], client: str,
 ) -> Conn:
     """Make a conn of what a server says; the header Host goes before the name and port of the *server* itself."""
-    given = "".join(fields.get("host", ()))
-    host, port = _parse_host(given) if given else (server[0], int(server[1] or 0))
+    hosts = fields.get("host", [""])
+    if len(hosts) > 1:
+        raise HTTPProtocolError(400, "there are two Host headers")
+    host, port = _parse_host(hosts[0]) if hosts[0] else (server[0], int(server[1] or 0))
     port = port or (443 if scheme == "https" else 80)
     conn = Conn(method, path, query, fields, scheme, host, port, client, adapter, endpoint)
     conn.script_name = [segment for segment in root.split("/") if segment]
     return conn
+
+
+_is_target = re.compile(r'[!"$-~]+').fullmatch  # as in chapter 13: other servers may let more pass, to the log too
 
 
 def _below(root: str, path: str) -> str:
@@ -14163,7 +14174,7 @@ def _conn_of_scope(endpoint: Endpoint, scope: Mapping[str, Any], adapter: Adapte
     root = quote(scope.get("root_path", "")).rstrip("/")
     raw = (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
     return _conn_at_door(
-        endpoint, adapter, scope.get("method", "GET"), root, _below(root, raw or quote(scope["path"])),
+        endpoint, adapter, scope.get("method", "GET"), root, _below(root, raw if _is_target(raw) else quote(scope["path"])),
         scope["query_string"].decode("latin-1"), fields, _SCHEMES[scope.get("scheme", "http")],
         scope.get("server") or ("localhost", 0), (scope.get("client") or ("",))[0],
     )  # fmt: skip
@@ -14216,7 +14227,10 @@ class _Outbox:
 class _ASGIConnection(_LoopAdapter):
     """The far side of a conn that came by ASGI."""
 
-    __slots__ = ("conn", "receive", "outbox", "kind", "is_head", "ended", "task", "watcher", "why_no_websocket")
+    __slots__ = (
+        "conn", "receive", "outbox", "kind", "is_head", "may_have_body", "ended", "task", "watcher",
+        "why_no_websocket",
+    )  # fmt: skip
 
     def __init__(
         self, server: Server, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
@@ -14229,6 +14243,8 @@ class _ASGIConnection(_LoopAdapter):
         self.outbox = _Outbox(server.loop, send)
         self.kind = "websocket.http.response" if is_websocket else "http.response"  # so the types of messages begin
         self.is_head = scope.get("method") == "HEAD"
+        # HTTP/2 has no need to announce a body, which ends with its stream.
+        self.may_have_body = scope.get("http_version", "1.1") >= "2" and scope.get("method") not in ("GET", "HEAD")
         self.ended = False  # the whole body has come
         self.task: Any = None  # what answers, when that takes longer
         self.watcher: Any = None  # waits for the client to go away meanwhile
@@ -14242,7 +14258,7 @@ class _ASGIConnection(_LoopAdapter):
 
         self.conn = conn
         announced = {"content-length", "transfer-encoding"} & conn._req_headers.keys()
-        self.ended = self.kind != "http.response" or not announced
+        self.ended = self.kind != "http.response" or not (announced or self.may_have_body)
         answered = conn.endpoint.dispatch(conn)
         try:
             if isinstance(answered, BaseConn) and conn.state in ("sent", "file"):
@@ -14262,6 +14278,15 @@ class _ASGIConnection(_LoopAdapter):
                 self.watcher.cancel()
             if conn._after:
                 _clean_up(conn)
+
+    async def refuse(self, error: HTTPProtocolError) -> None:
+        """Answer what is no request."""
+        if self.kind != "http.response":
+            await self._send({"type": "websocket.close"})
+            return
+        headers = [(b"content-type", _TEXT_PLAIN[0].encode())]
+        await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self._send(self._part(_refusal(error), False))
 
     async def _carry_on(self, answered: Any) -> None:
         await self._respond(answered if isinstance(answered, BaseConn) else await answered)
@@ -14407,7 +14432,9 @@ class _ASGIWire:
         self.handler.opened(self)
         reader = self.loop.create_task(self._read())
         try:
-            await asyncio.wait([self.over])  # which, unlike `await`, does not cancel it with us
+            await asyncio.wait([self.over, reader], return_when=asyncio.FIRST_COMPLETED)  # which does not cancel them
+            if not self.over.done():
+                reader.result()  # raises what made it end
             await self.outbox.flush()
             reader.cancel()
             if self.kept:
@@ -14571,7 +14598,8 @@ def _conn_of_environ(endpoint: Endpoint, environ: Mapping[str, Any], adapter: Ad
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""  # it tells %2F from a slash
     raw = _below(root, raw.partition("?")[0])
     conn = _conn_at_door(
-        endpoint, adapter, environ["REQUEST_METHOD"], root, raw if unquote_to_bytes(raw) == path else quote(path) or "/",
+        endpoint, adapter, environ["REQUEST_METHOD"], root,
+        raw if _is_target(raw) and unquote_to_bytes(raw) == path else quote(path) or "/",
         environ.get("QUERY_STRING", ""), fields, environ["wsgi.url_scheme"],
         (environ["SERVER_NAME"], environ["SERVER_PORT"]), environ.get("REMOTE_ADDR", ""),
     )  # fmt: skip
@@ -14592,6 +14620,8 @@ class _WSGIConnection(Adapter):
         self.server = server
         self.environ, self.start_response = environ, start_response
         length = environ.get("CONTENT_LENGTH")
+        if length and not _LENGTH(length):
+            raise HTTPProtocolError(400, f"malformed Content-Length: {length[:100]!r}")
         self.left = int(length) if length else None if environ.get("wsgi.input_terminated") else 0  # of the body
         self.thread = _get_ident()
         self.jobs = _Workers(0)  # what is to be done in this thread
@@ -14604,14 +14634,18 @@ class _WSGIConnection(Adapter):
     def answer(self, conn: Any) -> Iterable[bytes]:
         from concurrent.futures import CancelledError
 
-        answered = conn.endpoint.dispatch(conn)
-        if not isinstance(answered, BaseConn):
-            try:
+        try:
+            answered = conn.endpoint.dispatch(conn)
+            if not isinstance(answered, BaseConn):
                 self._wait_for(answered)
-            except CancelledError:  # the client is gone
+            conn._in_worker = True
+            parts = self._parts(conn)
+        except BaseException as error:
+            if conn._after:
+                _clean_up(conn)
+            if isinstance(error, CancelledError):  # the client is gone
                 return ()
-        conn._in_worker = True
-        parts = self._parts(conn)
+            raise
         if conn.state == "sent":
             return list(parts)
         return parts
@@ -14770,20 +14804,32 @@ class _GuestWebSocket:
         if refusal is not None:
             self.task.cancel()
             return refusal
-        answer = await self.answer
+        conn._after = [*(conn._after or ()), self._end]
+        try:
+            answer = await self.answer
+        except BaseException:  # the client is gone
+            self.task.cancel()
+            raise
         if answer is None:
             self.task.result()  # raises what the application did
         elif answer["type"] == "websocket.accept":
             handshake, subprotocol = conn.private["phoenix_handshake"], answer.get("subprotocol")
             handshake.subprotocol = subprotocol
-            handshake.headers += [("sec-websocket-protocol", subprotocol)] if subprotocol else []
-            handshake.headers += _latin1_pairs(answer.get("headers", ()))
+            pairs = [("sec-websocket-protocol", subprotocol)] if subprotocol else []
+            pairs += [each for each in _latin1_pairs(answer.get("headers", ())) if each[0].lower() not in _OF_HANDSHAKE]
+            handshake.headers += [(_header_name(name), _header_value(name, value)) for name, value in pairs]
             return _OF_GUESTS.accept(conn, WebSocket(conn, self.serve, subprotocol))
         elif answer["type"] == "websocket.http.response.start":
             await self.task
             _put_guest_headers(conn, _latin1_pairs(answer.get("headers", ())))
             return conn.send_resp(answer["status"], b"".join(self.body))
         return conn.send_resp(403, "")
+
+    def _end(self) -> None:
+        """Tell an application that still waits for the WebSocket that there will be none."""
+        if not self.opened.done():
+            self.opened.set_exception(ClientDisconnected())
+            self.opened.exception()  # else asyncio says that nobody has asked
 
     async def serve(self, ws: WebSocket) -> None:
         self.opened.set_result(ws)
@@ -14793,11 +14839,12 @@ class _GuestWebSocket:
         if self.is_connecting:
             self.is_connecting = False
             return {"type": "websocket.connect"}
-        ws = await self.opened
+        ws = None
         try:
+            ws = await self.opened
             message = await ws.receive()
         except ClientDisconnected:
-            return {"type": "websocket.disconnect", "code": ws.close_code, "reason": ""}
+            return {"type": "websocket.disconnect", "code": ws.close_code if ws else 1006, "reason": ""}
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 
     async def send(self, message: Mapping[str, Any]) -> None:
@@ -14806,14 +14853,16 @@ class _GuestWebSocket:
             self.body.append(message.get("body", b""))
         elif not self.answer.done():
             self.answer.set_result(message)
-        elif kind == "websocket.send":
+        else:
             data = message.get("text")
             try:
-                await (await self.opened).send(message["bytes"] if data is None else data)
+                ws = await self.opened
+                if kind == "websocket.send":
+                    await ws.send(message["bytes"] if data is None else data)
+                elif kind == "websocket.close":
+                    await ws.close(message.get("code", 1000), message.get("reason") or "")
             except ClientDisconnected:
                 raise _GuestHearsNobody from None
-        elif kind == "websocket.close":
-            await (await self.opened).close(message.get("code", 1000), message.get("reason") or "")
 
 
 _OF_GUESTS = _Upgrade({"origins": False, "ping_interval": 30}, (), "")  # who may connect is the application's business
@@ -15602,7 +15651,12 @@ class Endpoint(metaclass=_Recording):
         connection = _ASGIConnection(await self._behind_door(), scope, receive, send)
         if scope["type"] == "websocket":
             await receive()  # that it wants to connect
-        await connection.answer(_conn_of_scope(self, scope, connection))
+        try:
+            conn = _conn_of_scope(self, scope, connection)
+        except HTTPProtocolError as error:
+            await connection.refuse(error)
+        else:
+            await connection.answer(conn)
 
     async def _behind_door(self) -> Server:
         """Return the server that lends the requests of an ASGI server what they need, started for the first of them."""
@@ -15627,8 +15681,13 @@ class Endpoint(metaclass=_Recording):
             if self.server is None or self.server.stopping:
                 self._sign_of_workers = "wsgi.multiprocess" if environ["wsgi.multiprocess"] else ""
                 self.server = _serve_beside(self)
-        connection = _WSGIConnection(self.server, environ, start_response)
-        return connection.answer(_conn_of_environ(self, environ, connection))
+        try:
+            connection = _WSGIConnection(self.server, environ, start_response)
+            conn = _conn_of_environ(self, environ, connection)
+        except HTTPProtocolError as error:
+            start_response(f"{error.status} {reason_phrase(error.status)}", [("content-type", _TEXT_PLAIN[0])])
+            return [_refusal(error)]
+        return connection.answer(conn)
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until SIGINT or SIGTERM; then let open requests end, and return.

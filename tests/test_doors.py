@@ -5,7 +5,9 @@ Every server here is the real one, in a process of its own.
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import io
 import json
 import os
 import re
@@ -21,10 +23,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+
+import phoenix
+from phoenix import forward, get, post, websocket
 
 ROOT = Path(__file__).resolve().parent.parent
 DOORS = ROOT / "tests" / "doors"
@@ -884,6 +890,200 @@ def test_a_guest_that_cannot_start_stops_the_server_with_its_reason(run: Any, tm
     server = run(command, port, wait=False, PYTHONPATH=f"{tmp_path}")
     assert server.process.wait(TIMEOUT) == 1
     assert "the ASGI application broken.guest failed at its startup: no database" in server.log
+
+
+# --- What other servers let pass ------------------------------------------------------------------
+#
+# In this process: the servers above would refuse most of it, or not all of their versions let it pass.
+
+
+def bare_app() -> Any:
+    async def received(conn: Any, params: Any) -> Any:
+        return conn.json([(await conn.body.read()).decode(), conn.host, conn.request_path])
+
+    async def echo(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    class BareRouter(phoenix.Router):
+        get("/", received)
+        post("/*rest", received, as_="rest")
+        websocket("/echo", echo)
+
+    return phoenix.Endpoint(BareRouter, env="test", config=False, parsers=False, static=False)
+
+
+def ask_asgi(app: Any, *messages: Any, **scope: Any) -> list[Any]:
+    """Return what the app sends when it receives *messages*; one that is an exception is raised."""
+    sent: list[Any] = []
+    waiting = list(messages)
+
+    async def receive() -> Any:
+        if not waiting:
+            await asyncio.get_running_loop().create_future()
+        if isinstance(waiting[0], Exception):
+            raise waiting[0]
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    about = {
+        "type": "http", "http_version": "1.1", "method": "GET", "path": "/", "query_string": b"",
+        "headers": [(b"host", b"a.test")], "client": ("127.0.0.1", 1), "server": ("a.test", 80), **scope,
+    }  # fmt: skip
+
+    async def run() -> None:
+        await asyncio.wait_for(app(about, receive, send), TIMEOUT)
+        await app.server.stop()
+
+    asyncio.run(run())
+    return sent
+
+
+def ask_wsgi(app: Any, **environ: str) -> tuple[str, bytes]:
+    found: dict[str, Any] = {"wsgi.input": io.BytesIO(b"hello")}
+    setup_testing_defaults(found)
+    found.update(environ)
+    statuses: list[str] = []
+    body = b"".join(app.wsgi(found, lambda status, headers, error=None: statuses.append(status)))
+    return statuses[0], body
+
+
+def test_a_body_comes_in_over_http2_without_an_announcement() -> None:
+    body = {"type": "http.request", "body": b"hello", "more_body": False}
+    answer = ask_asgi(bare_app(), body, http_version="2", method="POST")
+    assert json.loads(answer[1]["body"])[0] == "hello"
+
+
+@pytest.mark.parametrize("hosts", [[b"a b"], [b"a.test", b"b.test"]])
+def test_a_request_with_a_wrong_host_is_refused_by_asgi(hosts: list[bytes]) -> None:
+    headers = [(b"host", host) for host in hosts]
+    assert [message.get("status") for message in ask_asgi(bare_app(), headers=headers)] == [400, None]
+    opening = {"type": "websocket.connect"}
+    assert ask_asgi(bare_app(), opening, type="websocket", headers=headers) == [{"type": "websocket.close"}]
+
+
+@pytest.mark.parametrize("environ", [{"HTTP_HOST": "a b"}, {"CONTENT_LENGTH": "five"}])
+def test_a_request_with_a_wrong_host_or_length_is_refused_by_wsgi(environ: dict[str, str]) -> None:
+    assert ask_wsgi(bare_app(), **environ)[0] == "400 Bad Request"
+
+
+def test_control_characters_of_a_path_do_not_reach_the_log() -> None:
+    path = "/a\x1b[31m\x0bx"
+    _, body = ask_wsgi(bare_app(), REQUEST_METHOD="POST", REQUEST_URI=path, PATH_INFO=path)
+    assert json.loads(body)[2] == "/a%1B%5B31m%0Bx"
+    answer = ask_asgi(bare_app(), method="POST", path=path, raw_path=path.encode())
+    assert json.loads(answer[1]["body"])[2] == "/a%1B%5B31m%0Bx"
+
+
+def test_a_websocket_ends_when_its_asgi_server_fails() -> None:
+    with pytest.raises(OSError, match="the server broke"):
+        ask_asgi(bare_app(), {"type": "websocket.connect"}, OSError("the server broke"), type="websocket", path="/echo")
+
+
+def test_uploads_are_removed_when_the_answer_fails_under_wsgi() -> None:
+    removed: list[str] = []
+
+    def fail(conn: Any, params: Any) -> Any:
+        conn._after = [lambda: removed.append("upload")]
+        raise KeyboardInterrupt
+
+    class FailingRouter(phoenix.Router):
+        get("/", fail)
+
+    app = phoenix.Endpoint(FailingRouter, env="test", config=False)
+    with pytest.raises(KeyboardInterrupt):
+        ask_wsgi(app)
+    assert removed == ["upload"]
+
+
+# --- Guests that speak WebSocket --------------------------------------------------------------------
+
+
+def shake_hands(guest: Any, check: Callable[[Any, Any], Any]) -> bytes:
+    """Return the head of what the own server answers for *guest*, once *check* of reader and writer has."""
+
+    class GuestRouter(phoenix.Router):
+        forward("/", guest)
+
+    async def run() -> Any:
+        server = phoenix.Endpoint(GuestRouter, env="test", config=False).make_server(port=0)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        try:
+            return await asyncio.wait_for(check(reader, writer), TIMEOUT)
+        finally:
+            writer.close()
+            await server.stop()
+
+    return bytes(asyncio.run(run()))
+
+
+async def head_of(reader: Any, writer: Any) -> bytes:
+    return bytes(await reader.readuntil(b"\r\n\r\n"))
+
+
+def accepting(*headers: tuple[bytes, bytes]) -> Any:
+    async def guest(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept", "headers": headers})
+            await receive()
+
+    return guest
+
+
+def test_a_guest_sets_two_cookies_with_its_websocket() -> None:
+    head = shake_hands(accepting((b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")), head_of)
+    assert b"set-cookie: a=1\r\nset-cookie: b=2\r\n" in head
+
+
+def test_a_header_of_a_guest_cannot_begin_another_in_a_handshake() -> None:
+    head = shake_hands(accepting((b"x-name", b"1\r\nx-evil: 2")), head_of)
+    assert head.startswith(b"HTTP/1.1 500 ") and b"x-evil" not in head
+
+
+def test_a_guest_that_refused_a_websocket_is_told_that_there_is_none() -> None:
+    async def guest(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+            told.append((await receive())["type"])
+            ended.set()
+
+    async def check(reader: Any, writer: Any) -> bytes:
+        head = await head_of(reader, writer)
+        await ended.wait()
+        return head
+
+    told: list[str] = []
+    ended = asyncio.Event()
+    assert shake_hands(guest, check).startswith(b"HTTP/1.1 403 ")
+    assert told == ["websocket.disconnect"]
+
+
+def test_a_guest_that_thinks_about_a_websocket_is_cancelled_when_its_client_leaves() -> None:
+    async def guest(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            begun.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                ended.set()
+
+    async def check(reader: Any, writer: Any) -> bytes:
+        await begun.wait()
+        writer.transport.abort()
+        await ended.wait()
+        return b""
+
+    begun, ended = asyncio.Event(), asyncio.Event()
+    shake_hands(guest, check)
 
 
 # --- gunicorn -----------------------------------------------------------------------------------
