@@ -3845,11 +3845,8 @@ class _InlineTemplate:
     def __init__(self, file: str, source: str, where: str) -> None:
         self.name, _, self.extension = file.rpartition(".")
         if "." not in self.name:
-            raise DefinitionError(
-                f'{where}: template {file!r} needs a format and an engine in its name: "show.html.eex"'
-            )
-        self.source = source
-        self.where = where
+            raise DefinitionError(f'{where}: template {file!r} needs a format and an engine: "show.html.eex"')
+        self.source, self.where = source, where
         self.engine: Any = None
         self.compiled: Any = None
 
@@ -3858,8 +3855,8 @@ class _InlineTemplate:
         source, indentation = _dedent(self.source)
         if source is not self.source:
             line, column = line + 1, indentation + 1
-        place = {"line": line, "column": column, **({"indentation": indentation} if indentation else {})}
-        return engine.compile(source, file, self.name, **place)
+        options = {"indentation": indentation} if indentation else {}
+        return engine.compile(source, file, self.name, line=line, column=column, **options)
 
     def compile(self, engines: Mapping[str, Any]) -> Any:
         """Return what the engine makes of the source, made anew only when the engine is another one."""
@@ -4029,10 +4026,19 @@ class View(metaclass=_Recording):
     @classmethod
     def templates(cls) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """Return the templates by name (``"show.html"``), compiled. Raises ``TemplateSyntaxError``."""
-        compiled = cls._compiled
-        if compiled is None:
-            compiled = cls._compiled = cls._compile()
-        return compiled
+        if cls._compiled is None:
+            compiled: dict[str, _BoundTemplate] = {}
+            cls._files_seen = cls._files()
+            for view in cls._lineage():  # the nearest is the last, and wins
+                for path in [path for owner, path, _ in cls._files_seen if owner is view]:
+                    name, _, extension = os.path.basename(path).rpartition(".")
+                    with open(path, encoding="utf-8") as stream:
+                        made = cls.engines[extension].compile(stream.read(), path, name)
+                    compiled[name] = _BoundTemplate(made, cls, view)
+                for inline in view._inline:
+                    compiled[inline.name] = _BoundTemplate(inline.compile(cls.engines), cls, view)
+            cls._compiled = compiled
+        return cls._compiled
 
     @classmethod
     def refresh(cls) -> None:
@@ -4040,21 +4046,6 @@ class View(metaclass=_Recording):
         for view in cls._all():
             if view._compiled is not None and view._files_seen != view._files():
                 view._compiled = None
-
-    @classmethod
-    def _compile(cls) -> dict[str, _BoundTemplate]:
-        compiled: dict[str, _BoundTemplate] = {}
-        cls._files_seen = cls._files()
-        for view in cls._lineage():  # the nearest is the last, and wins
-            for owner, path, _ in cls._files_seen:
-                if owner is view:
-                    name, _, extension = os.path.basename(path).rpartition(".")
-                    with open(path, encoding="utf-8") as stream:
-                        made = cls.engines[extension].compile(stream.read(), path, name)
-                    compiled[name] = _BoundTemplate(made, cls, view)
-            for inline in view._inline:
-                compiled[inline.name] = _BoundTemplate(inline.compile(cls.engines), cls, view)
-        return compiled
 
     @classmethod
     def _lineage(cls) -> list[type[View]]:
@@ -4067,13 +4058,11 @@ class View(metaclass=_Recording):
         found = []
         for view in cls._lineage():
             directory = view.template_directory()
-            if directory is None:
-                continue
-            with os.scandir(directory) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    name, _, extension = entry.name.rpartition(".")
-                    if "." in name and extension in cls.engines and not name.startswith("."):
-                        found.append((view, entry.path, entry.stat().st_mtime_ns))
+            for file in sorted(os.listdir(directory)) if directory else ():
+                name, _, extension = file.rpartition(".")
+                if "." in name and extension in cls.engines and not name.startswith("."):
+                    path = os.path.join(directory or "", file)
+                    found.append((view, path, os.stat(path).st_mtime_ns))
         return found
 
     # --- Rendering ------------------------------------------------------------------------
@@ -4089,16 +4078,17 @@ class View(metaclass=_Recording):
     def template_not_found(self, name: str, assigns: dict[str, Any]) -> Any:
         """Answer a name that there is no template for; an error, unless a view overrides this."""
         cls = type(self)
-        folder = "" if cls.root is None else f'at "{"/".join(filter(None, (cls.root, cls._folder())))}"'
-        place = folder or f"in its class body, at {cls._where}"
-        known = "\n".join(f"* {name}" for name in sorted(cls.templates()))
-        compiled = f"The following templates were compiled:\n\n{known}" if known else "No templates were compiled"
-        raise TemplateNotFoundError(
+        place = f"in its class body, at {cls._where}"
+        if cls.root is not None:
+            place = f'at "{"/".join(filter(None, (cls.root, cls._folder())))}"'
+        known = "".join(f"\n* {name}" for name in sorted(cls.templates()))
+        compiled = f"The following templates were compiled:\n{known}"
+        message = (
             f'Could not render "{name}" for {_name_of(cls)}, please define a clause for render/2 or define a template'
-            f" {place}.{_did_you_mean(name, cls.templates())} {compiled}{'' if known else ' for this module.'}",
-            cls,
-            name,
+            f" {place}.{_did_you_mean(name, cls.templates())}"
+            f" {compiled if known else 'No templates were compiled for this module.'}"
         )
+        raise TemplateNotFoundError(message, cls, name)
 
     def _render_partial(self, *arguments: Any, conn: Any = None, **more: Any) -> Any:
         """``render`` inside templates: ``render("row.html", user=user)``, or with another view in front."""
@@ -4152,7 +4142,7 @@ class _BoundTemplate:
             helper = _HTML_NAMES.get(name)
             if name == "render":
                 self._conn_names[name] = instance._render_partial
-            elif _is_own_name(view, name):
+            elif not name.startswith("__") and not hasattr(View, name) and hasattr(view, name):
                 self._scope[name] = getattr(instance, name)
             elif name in module and module[name] is not helper:
                 continue
@@ -4173,11 +4163,6 @@ class _BoundTemplate:
         for name, function in self._conn_names.items():
             scope[name] = functools.partial(function, conn=conn)
         return self._render(assigns, scope)
-
-
-def _is_own_name(view: type[View], name: str) -> bool:
-    """Tell whether a view, or one that it extends, has defined *name* as a function for templates."""
-    return not name.startswith("__") and not hasattr(View, name) and hasattr(view, name)
 
 
 def _shared_global(owner: type[View], name: str) -> Any:
@@ -4441,7 +4426,7 @@ def text_to_html(
 
 def link(
     text: object = None, *, to: str, method: str = "get", form: Mapping[str, Any] | None = None,
-    csrf_token: bool | str = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
+    csrf_token: bool = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
     **attributes: Any,
 ) -> Safe:
     """Link to a path or URL. With a *method* other than get, write a form of class ``link`` with one button.
@@ -4464,7 +4449,7 @@ def link(
 
 def button(
     text: object = None, *, to: str, method: str = "post", form: Mapping[str, Any] | None = None,
-    csrf_token: bool | str = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
+    csrf_token: bool = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
     **attributes: Any,
 ) -> Safe:
     """Write a form of class ``button`` that sends *method* to a path or URL; all else is as in ``link``.
@@ -4531,7 +4516,7 @@ _FORM_METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def form_tag(
-    action: str, method: str = "post", *, multipart: bool = False, csrf_token: bool | str = True,
+    action: str, method: str = "post", *, multipart: bool = False, csrf_token: bool = True,
     enforce_utf8: bool = True, conn: SessionConn | None = None, do: Callable[[], object] | None = None,
     **attributes: Any,
 ) -> Safe:
@@ -4542,7 +4527,7 @@ def form_tag(
 
     Browsers send get and post only: any other *method* travels in ``_method``. The token of *conn* against
     forged requests goes into every form that is not get and has a path as its *action*: another host must
-    never learn it. *csrf_token* can be ``False``, or a token. *enforce_utf8* adds ``accept-charset`` and the
+    never learn it; ``csrf_token=False`` leaves it out. *enforce_utf8* adds ``accept-charset`` and the
     input ``_utf8``. *multipart* is needed for uploads.
     """
     _check_destination("form_tag/2", action)
@@ -4554,48 +4539,31 @@ def form_tag(
         )
     sent = verb if verb in ("get", "post") else "post"
     hidden = [] if sent == verb else [("_method", method)]
-    if verb != "get" and (token := _form_token(action, csrf_token, conn)) is not None:
-        hidden.append(("_csrf_token", token))
+    if verb != "get" and csrf_token and conn is not None and _is_on_this_site(action):
+        hidden.append(("_csrf_token", conn.csrf_token()))
     if enforce_utf8:
         hidden.append(("_utf8", "✓"))
         attributes = {"accept-charset": "UTF-8", **attributes}
     if multipart:
         attributes = {"enctype": "multipart/form-data", **attributes}
     opening = tag("form", **{"action": action, "method": sent, **attributes}) + _hidden_inputs(hidden)
-    return Safe(opening if do is None else f"{opening}{_form_content(do)}</form>")
-
-
-def _form_token(action: str, csrf_token: bool | str, conn: SessionConn | None) -> str | None:
-    if isinstance(csrf_token, str):
-        if not _is_on_this_site(action):
-            raise ArgumentError(
-                f"form_tag was given a csrf_token for {action!r}, and would hand it to another host.\n"
-                f"Leave csrf_token out, or give the path of a page on this site."
-            )
-        return csrf_token
-    return conn.csrf_token() if csrf_token and conn is not None and _is_on_this_site(action) else None
+    if do is None:
+        return Safe(opening)
+    content = escape(do())
+    if re.search(r"<form[\s>]", content):  # browsers drop the inner tag and keep its inputs: "Save" would delete
+        raise ArgumentError(
+            "a form holds another form, which browsers mix into one.\n"
+            "Move the inner form, link(..., method=...) or button(...) behind the end of the outer form."
+        )
+    return Safe(f"{opening}{content}</form>")
 
 
 def _hidden_inputs(fields: Iterable[tuple[str, str]]) -> str:
     return "".join(tag("input", name=name, type="hidden", value=value) for name, value in fields)
 
 
-def _form_content(do: Callable[[], object]) -> Safe:
-    """Return what the block of a form gives, and refuse a form inside it.
-
-    A browser drops the inner ``<form>`` and keeps its inputs: a delete link inside would make "Save" delete.
-    """
-    content = escape(do())
-    if re.search(r"<form[\s>]", content):
-        raise ArgumentError(
-            "a form holds another form, which browsers mix into one.\n"
-            "Move the inner form, link(..., method=...) or button(...) behind the end of the outer form."
-        )
-    return content
-
-
 def form_for(
-    source: object, action: str, *, name: str | None = None, method: str = "post", multipart: bool = False,
+    source: object, action: str, *, name: str, method: str = "post", multipart: bool = False,
     errors: Mapping[str, object] | None = None, values: object = None, conn: SessionConn | None = None,
     do: Callable[[Form], object] | None = None, **attributes: Any,
 ) -> Safe:
@@ -4610,8 +4578,6 @@ def form_for(
 
     *name*, *values* and *errors* are those of ``Form``, all else is as in ``form_tag``.
     """
-    if name is None:
-        raise ArgumentError('form_for needs a name: form_for(..., name="post") sends post[title]')
     if do is None:
         raise ArgumentError("form_for needs a block: <%= form_for(...) do f %> ... <% end %>, or do=function")
     form = Form(source, name=name, values=values, errors=errors, multipart=multipart)
@@ -4841,15 +4807,14 @@ class Form:
         trusted = "value" in options or field not in self.params
         value, default = self._pop_value(field, options), options.pop("default", None)
         id, name = options.pop("id", self.input_id(field)), options.pop("name", self.input_name(field))
-        for part in options:
-            _check_part(part, parts)
+        for part in options.keys() - set(parts):
+            raise ArgumentError(f"{part!r} is no part of this date or time select." + _did_you_mean(part, parts))
         value = default if value is None else value
         moment = _take_apart(value, parts)
         if value and trusted and not moment:
             raise ArgumentError(f"unrecognized date or time {value!r}: expected a datetime, mapping or text")
 
         def write_part(part: str, /, **attributes: Any) -> Safe:
-            _check_part(part, parts)
             chosen = moment.get(part)
             merged: dict[str, Any] = {"id": f"{id}_{part}", "name": f"{name}[{part}]", "value": chosen}
             merged |= options[part] if isinstance(options.get(part), Mapping) else {}
@@ -4909,11 +4874,6 @@ _MOMENTS = {  # type of an input -> its value
     "time": re.compile(r"\d\d:\d\d(:(?!00)\d\d)?"),
     "datetime-local": re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:(?!00)\d\d)?"),
 }
-
-
-def _check_part(part: str, parts: tuple[str, ...]) -> None:
-    if part not in parts:
-        raise ArgumentError(f"{part!r} is no part of this date or time select." + _did_you_mean(part, parts))
 
 
 def _take_apart(value: object, parts: tuple[str, ...]) -> dict[str, int]:

@@ -284,10 +284,6 @@ LINKS: list[tuple[Safe, str]] = [
         '<form action="/" class="inline" id="f" method="post">' + TOKEN + SEND.format("", "x"),
     ),
     (
-        link("x", to="/", method="post", csrf_token="MINE"),
-        LINK.format("/") + TOKEN.replace("TOKEN", "MINE") + SEND.format("", "x"),
-    ),
-    (
         link("x", to="https://elsewhere.example/", method="post", conn=CONN),
         LINK.format("https://elsewhere.example/") + SEND.format("", "x"),
     ),
@@ -367,14 +363,9 @@ FORMS: list[tuple[Safe, str]] = [
     (form_tag("/", "get", conn=CONN), FORM.format("get") + UTF8),
     (form_tag("/", method="GET", conn=CONN), FORM.format("get") + UTF8),
     (form_tag("/", "get", enforce_utf8=False), '<form action="/" method="get">'),
-    (form_tag("/", "get", csrf_token="MINE"), FORM.format("get") + UTF8),
     (form_tag("/", conn=CONN), FORM.format("post") + TOKEN + UTF8),
     (form_tag("/"), FORM.format("post") + UTF8),
     (form_tag("/", csrf_token=False, conn=CONN), FORM.format("post") + UTF8),
-    (
-        form_tag("/", csrf_token="MINE", conn=CONN),
-        FORM.format("post") + TOKEN.replace("TOKEN", "MINE") + UTF8,
-    ),
     (form_tag("/", "put", conn=CONN), FORM.format("post") + METHOD.format("put") + TOKEN + UTF8),
     (form_tag("/", "PATCH"), FORM.format("post") + METHOD.format("PATCH") + UTF8),
     (
@@ -419,8 +410,6 @@ def test_a_form_for_this_site_carries_the_token(action: str) -> None:
 def test_a_form_for_another_site_never_carries_the_token(action: str) -> None:
     assert "TOKEN" not in form_tag(action, conn=CONN)
     assert "TOKEN" not in form_tag(action, "delete", conn=CONN)
-    with pytest.raises(ArgumentError, match="hand it to another host"):
-        form_tag(action, csrf_token="TOKEN")
 
 
 def test_no_token_is_made_for_a_form_that_does_not_show_it() -> None:
@@ -524,9 +513,7 @@ def test_form_for_of_data_takes_the_token_from_the_conn_beside_it() -> None:
     assert "TOKEN" not in form_for({"a": 1}, "/", name="post", do=lambda f: f.text_input("a"))
 
 
-def test_form_for_without_a_name_or_a_block_says_what_to_write() -> None:
-    with pytest.raises(ArgumentError, match=r'form_for\(..., name="post"\) sends post\[title\]'):
-        form_for(CONN, "/", do=lambda f: "")
+def test_form_for_without_a_block_says_what_to_write() -> None:
     with pytest.raises(ArgumentError, match="form_for needs a block: <%= form_for"):
         form_for(CONN, "/", name="post")
 
@@ -951,8 +938,6 @@ def test_a_block_arranges_the_parts() -> None:
 def test_a_part_that_a_select_does_not_have_is_refused() -> None:
     with pytest.raises(ArgumentError, match="'minutes' is no part .* Did you mean 'minute'"):
         BARE.time_select("datetime", minutes={})
-    with pytest.raises(ArgumentError, match="'hour' is no part"):
-        BARE.date_select("datetime", do=lambda part: part("hour"))
 
 
 def test_a_value_that_is_no_date_is_an_error_of_the_application_but_not_of_the_client() -> None:

@@ -408,7 +408,7 @@ def test_a_template_file_is_output_byte_for_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["show", "show.eex", "showhtml"])
 def test_the_name_of_a_template_says_format_and_engine(name: str) -> None:
-    with pytest.raises(DefinitionError, match='needs a format and an engine in its name: "show.html.eex"') as caught:
+    with pytest.raises(DefinitionError, match='needs a format and an engine: "show.html.eex"') as caught:
 
         class WrongView(View):
             template(name, "x")
