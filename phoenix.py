@@ -5118,10 +5118,6 @@ class Route:
             rest = ["\0"] * more
             yield from ([*path, prefix, *rest], [*path, prefix + "\0", *rest]) if prefix else [path + rest]
 
-    def sample_hosts(self) -> list[str]:
-        """Return hosts that match, one of each kind."""
-        return [own + "\0" if own.endswith(".") else own for own in self.hosts] or ["\0"]
-
 
 # --- The table ----------------------------------------------------------------------------
 
@@ -5944,7 +5940,8 @@ class Router(metaclass=_Recording):
         longest = max((len(route.segments) for route in cls.routes), default=0) + 1
         for route in cls.routes:
             search = cls._tables[route.verb].search
-            samples = ((path, host) for host in route.sample_hosts() for path in route.sample_paths(longest))
+            hosts = [own + "\0" if own.endswith(".") else own for own in route.hosts] or ["\0"]
+            samples = ((path, host) for host in hosts for path in route.sample_paths(longest))
             found = (search(path, host) or route for path, host in samples)
             earlier = next(found)
             if earlier is not route and all(other.index < route.index for other in found):
@@ -6674,6 +6671,10 @@ _JSON_TYPE = ("application/json; charset=utf-8",)
 _UNSAFE_IN_REDIRECT = re.compile(r"\\|/%09|[\x00-\x1f\x7f]").search  # what browsers drop, or read as a slash
 
 
+def _private(key: str, doc: str, default: Any = None) -> Any:
+    return property(lambda conn: conn.private.get(key, default), doc=doc)
+
+
 class Conn(TranslatingConn):
     __doc__ = BaseConn.__doc__
 
@@ -6785,20 +6786,9 @@ class Conn(TranslatingConn):
 
     # --- Where the request is -------------------------------------------------------------
 
-    @property
-    def router(self) -> Any:
-        """The router that matched, or ``None``."""
-        return self.private.get("phoenix_router")
-
-    @property
-    def controller(self) -> Any:
-        """The controller class that answers, or ``None``."""
-        return self.private.get("phoenix_controller")
-
-    @property
-    def action_name(self) -> str | None:
-        """The name of the action that answers."""
-        return self.private.get("phoenix_action")
+    router = _private("phoenix_router", "The router that matched, or ``None``.")
+    controller = _private("phoenix_controller", "The controller class that answers, or ``None``.")
+    action_name = _private("phoenix_action", "The name of the action that answers, or ``None``.")
 
     @property
     def helpers(self) -> BoundHelpers:
@@ -6831,21 +6821,9 @@ class Conn(TranslatingConn):
         """The view that has rendered, or will: as ``put_view`` chose it, or found by the controller's name."""
         return self._view(self.format)
 
-    @property
-    def view_template(self) -> str | None:
-        """The name of the template that was rendered."""
-        return self.private.get("phoenix_template")
-
-    @property
-    def layout(self) -> Any:
-        """The layout that ``put_layout`` or the controller chose: ``False`` for none, ``None`` for the usual one."""
-        return self.private.get("phoenix_layout")
-
-    @property
-    def layout_formats(self) -> tuple[str, ...]:
-        """The formats that get a layout."""
-        formats: tuple[str, ...] = self.private.get("phoenix_layout_formats", ("html",))
-        return formats
+    view_template = _private("phoenix_template", "The name of the template that was rendered, or ``None``.")
+    layout = _private("phoenix_layout", "What ``put_layout`` or the controller chose: ``None`` for the usual layout.")
+    layout_formats = _private("phoenix_layout_formats", "The formats that get a layout.", ("html",))
 
     def put_view(self, view: Any) -> Self:
         """Choose the view: a class, or one for each format: ``put_view({"html": PageView, "json": PageJSON})``."""
@@ -6890,10 +6868,7 @@ class Conn(TranslatingConn):
         values = {**(assigns or {}), **more}
         layout = (values.pop("layout") or False) if "layout" in values else self.layout
         self.assigns.update(values)
-        name = template or self._template_of_action()
-        format = name.rpartition(".")[2] if "." in name else self._format_to_render()
-        if "." not in name:
-            name = f"{name}.{format}"
+        name, format = self._name_and_format(template or self.action_name)
         if self.endpoint is not None and self.endpoint.reloads_templates:
             View.refresh()
         view = self._view(format)
@@ -6903,15 +6878,15 @@ class Conn(TranslatingConn):
         body = _encoded(instance, name, _render_in_layout(self._layout(layout, format), instance, name, given))
         return self._respond(_HTML_TYPE if format == "html" else (f"{MIME.type(format)}; charset=utf-8",), body)
 
-    def _template_of_action(self) -> str:
-        if self.action_name is None:
+    def _name_and_format(self, name: str | None) -> tuple[str, str]:
+        if name is None:
             raise ArgumentError('render() without a template needs an action: write render("show.html")')
-        return self.action_name
-
-    def _format_to_render(self) -> str:
+        if "." in name:
+            return name, name.rpartition(".")[2]
         content_type = self._resp_headers.get("content-type")
         known = MIME.extensions(content_type[0]) if content_type else []
-        return known[0] if known else self.format
+        format = known[0] if known else self.format
+        return f"{name}.{format}", format
 
     def _view(self, format: str) -> Any:
         view = self.private.get("phoenix_view")
@@ -6923,12 +6898,9 @@ class Conn(TranslatingConn):
                     f"no view was found for the format: {format!r}. The supported formats are: {sorted(view)}"
                 )
             view = view[format]
-        if view is None and self.controller is not None:
-            raise self.controller._no_view()
         if view is None:
-            raise PhoenixError(
-                "a view module was not specified, set one with put_view: `conn.put_view(PageView).render(...)`"
-            )
+            hint = "set one with put_view: `conn.put_view(PageView).render(...)`"
+            raise self.controller._no_view() if self.controller else PhoenixError(f"a view module was not specified, {hint}")
         return view
 
     def _layout(self, layout: Any, format: str) -> tuple[Any, str] | None:
@@ -6944,18 +6916,13 @@ class Conn(TranslatingConn):
             view = self.controller._find_layout_view() if self.controller is not None else None
         if "." not in name:
             name = f"{name}.{format}"
-        if layout is None and (view is None or not _may_render(view, name)):
+        if layout is None and (view is None or name not in view.templates() and view.render is View.render):
             return None  # an app need not have layouts
         if view is None:
             raise PhoenixError(
                 f"no LayoutView was found for the layout {layout!r}: put_layout((LayoutView, {layout!r}))"
             )
         return view, name
-
-
-def _may_render(view: Any, name: str) -> bool:
-    """Tell whether *view* has the template *name*, or clauses of its own, which may have it."""
-    return name in view.templates() or view.render is not View.render
 
 
 # --- Controller ---------------------------------------------------------------------------
@@ -7137,7 +7104,7 @@ class Controller(metaclass=_Recording):
     @classmethod
     def _find_view(cls) -> Any:
         """Return the view of this controller, or of the nearest it extends that has one, or ``None``."""
-        return cls._find("view", lambda base: _class_of(base, base._view_name()))
+        return cls._find("view", lambda base: _class_near(base, base._view_name()))
 
     @classmethod
     def _view_name(cls) -> str:
@@ -7153,7 +7120,7 @@ class Controller(metaclass=_Recording):
 
     @classmethod
     def _find_layout_view(cls) -> Any:
-        return cls._find("layout_view", lambda base: _class_beside(base, "LayoutView"))
+        return cls._find("layout_view", lambda base: _class_near(base, "LayoutView", above=True))
 
     @classmethod
     def _find(cls, attribute: str, search: Callable[[type[Controller]], Any]) -> Any:
@@ -7204,23 +7171,24 @@ def _names_beside(thing: Any) -> list[Any]:
     return list(vars(module).values()) if module else []
 
 
-def _class_of(owner: type, name: str) -> Any:
+def _class_near(owner: type, name: str, *, above: bool = False) -> Any:
     """Find the class *name* where the app keeps it for *owner*: in its module, or in modules beside this.
 
     For ``web.controllers.admin.user_controller`` these are ``web.controllers.admin.user_view``, and in the package
-    ``web.views.admin`` as in the package ``web.controllers.admin.views``, ``user_view`` and the package itself.
+    ``web.views.admin`` as in the package ``web.controllers.admin.views``, ``user_view`` and the package itself. With
+    *above*, for a class of which an app has one, they are those of the packages above as well.
     """
-    *package, _ = owner.__module__.split(".")
-    mirrored = ["views" if part == "controllers" else part for part in package]
-    return _class_in([owner.__module__, *_modules_for(package, name), *_modules_for(mirrored, name)], owner, name)
+    from importlib import import_module
 
-
-def _class_beside(owner: type, name: str) -> Any:
-    """Find the class *name*, of which an app has one, beside *owner* or in a package above it."""
     *package, _ = owner.__module__.split(".")
-    places = [package[:length] for length in range(len(package), -1, -1)]
-    modules = [module for place in places for module in _modules_for(place, name)]
-    return _class_of(owner, name) or _class_in(modules, owner, name)
+    places = [package, ["views" if part == "controllers" else part for part in package]]
+    if above:
+        places += [package[:length] for length in range(len(package) - 1, -1, -1)]
+    found = getattr(sys.modules.get(owner.__module__), name, None)
+    for module in (module for place in places for module in _modules_for(place, name)):
+        if found is None and module != owner.__module__ and _is_beside(owner, module):
+            found = getattr(import_module(module), name, None)
+    return found
 
 
 def _modules_for(package: Sequence[str], name: str) -> list[str]:
@@ -7228,19 +7196,6 @@ def _modules_for(package: Sequence[str], name: str) -> list[str]:
     file = underscore(name)
     own = [".".join(package)] if "views" in package else []
     return [".".join([*package, *parts]) for parts in ([file], ["views", file], ["views"])] + own
-
-
-def _class_in(modules: Iterable[str], owner: type, name: str) -> Any:
-    from importlib import import_module
-
-    for module in modules:
-        if module == owner.__module__:
-            found = getattr(sys.modules.get(module), name, None)
-        else:
-            found = getattr(import_module(module), name, None) if _is_beside(owner, module) else None
-        if found is not None:
-            return found
-    return None
 
 
 def _is_beside(owner: type, module: str) -> bool:
@@ -15452,7 +15407,7 @@ class Endpoint(metaclass=_Recording):
 
     def _find_error_view(self) -> Any:
         home: Any = self.router if hasattr(self.router, "__module__") else type(self.router)
-        return _class_beside(home, "ErrorView")
+        return _class_near(home, "ErrorView", above=True)
 
     def _error_format(self, conn: Any) -> str:
         """Return the format of an error page: what was chosen, asked for or accepted, else html."""
