@@ -210,7 +210,7 @@ class LayoutView(phoenix.View):
         <head>
           <meta charset="utf-8">
           <meta name="viewport" content="width=device-width, initial-scale=1">
-          <title><%= @post["title"] + " · " if @post else "" %>The Phoenix Post</title>
+          <title><%= post["title"] + " · " if (post := assigns.get("post")) else "" %>The Phoenix Post</title>
           <link rel="stylesheet" href="/blog.css">
           <link rel="icon" href="data:,">
         </head>
@@ -263,7 +263,8 @@ class PostView(phoenix.View):
           <%= for comment in @comments: %>
             <div class="comment"><b><%= comment["author"] %></b><%= text_to_html(comment["body"]) %></div>
           <% end %>
-          <%= form_for(@conn, post_comment_path(@conn, "create", @post["id"]), name="comment", errors=@errors) do f %>
+          <%= form_for(@conn, post_comment_path(@conn, "create", @post["id"]), name="comment",
+                       errors=assigns.get("errors")) do f %>
             <%= f.label("author", "Your name") %> <%= f.text_input("author") %> <%= f.error_tag("author") %>
             <%= f.label("body", "Your comment") %> <%= f.textarea("body", rows=3) %> <%= f.error_tag("body") %>
             <%= f.submit("Send") %>
@@ -279,7 +280,8 @@ class PostView(phoenix.View):
         <%= render("form.html", assigns, to=post_path(@conn, "update", @post["id"]), method="patch") %>""")
 
     template("form.html.eex", """
-        <%= form_for(@conn, @to, name="post", method=@method, values=@post, errors=@errors, multipart=True) do f %>
+        <%= form_for(@conn, @to, name="post", method=@method, multipart=True,
+                     values=assigns.get("post"), errors=assigns.get("errors")) do f %>
           <%= f.label("title") %> <%= f.text_input("title") %> <%= f.error_tag("title") %>
           <%= f.label("body") %> <%= f.textarea("body", rows=10) %> <%= f.error_tag("body") %>
           <%= f.label("image") %> <%= f.file_input("image", accept="image/*") %> <%= f.error_tag("image") %>
@@ -309,7 +311,7 @@ class PostView(phoenix.View):
 class SessionView(phoenix.View):
     template("new.html.eex", """
         <h1>Log in</h1>
-        <%= form_for(@conn, session_path(@conn, "create"), name="session", errors=@errors) do f %>
+        <%= form_for(@conn, session_path(@conn, "create"), name="session", errors=assigns.get("errors")) do f %>
           <%= f.label("name") %> <%= f.text_input("name", autocomplete="username") %>
           <%= f.label("password") %> <%= f.password_input("password", autocomplete="current-password") %>
           <%= f.error_tag("password") %>

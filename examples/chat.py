@@ -104,6 +104,7 @@ class ChatView(View):
 <head>
   <meta charset="utf-8"><meta name="viewport" content="width=device-width">
   <title>#<%= @room %></title>
+  <link rel="icon" href="data:,">
   <style>
     * { box-sizing: border-box }
     body { margin: 0; height: 100vh; display: grid; grid: auto 1fr auto / 1fr 13rem; font: 16px system-ui; color: #222 }

@@ -93,7 +93,7 @@ NAMES_OF_PHOENIX = "import phoenix\nfrom phoenix import " + (
     "scope, socket, template\n"
 )
 ASK_THE_APP = """
-import translated
+import phoenix, translated
 from phoenix import build_conn
 client = translated.app.test()
 page = client.html_response(client.get("/pages/tea"))
@@ -102,6 +102,8 @@ assert client.redirected_to(client.get("/pages/admin")) == "/pages/unauthorized"
 assert client.text_response(client.get("/files/text")) == "hello"
 assert client.text_response(client.get("/profile")) == "bar"
 assert client.html_response(client.get("/nowhere"), 404) == "Page not found"
+flashed = phoenix.Session(key="k")(build_conn(endpoint=translated.app)).fetch_session().fetch_flash().put_flash("notice", "Created")
+assert "<p>Created</p>" in phoenix.render_to_string(translated.FlashView, "messages.html", conn=flashed)
 with client.connect("/ws") as browser:
     room = browser.join("rooms:lobby", {"token": "ann's secret"})
     room.push("new:msg", {"body": "hi"})
@@ -191,6 +193,7 @@ def test_every_option_of_the_endpoint_stands_in_the_readme() -> None:
     rows = [line for line in README.splitlines() if line.startswith("| `")]
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows)))
     assert set(phoenix._ENDPOINT_OPTIONS) <= named
+    assert set(phoenix._ENDPOINT_OPTIONS) <= set(re.findall(r"``(\w+)``", phoenix.Endpoint.__doc__ or ""))
 
 
 def test_the_chapters_that_the_readme_lists_are_those_of_the_file() -> None:
