@@ -3921,7 +3921,8 @@ def _place_of(source: str, where: str) -> tuple[str, int, int]:
 
 
 def _warn_of_missing(file: str, line: int, name: str) -> None:
-    logger.warning("%s:%d: the template reads @%s, which nobody has assigned: it is None", file, line, name)
+    missing = f"the template reads @{name}, which nobody has assigned: it is None"
+    logger.warning("%s:%d: %s; where it may be absent, write assigns.get(%r)", file, line, missing, name)
 
 
 _EEX = EExEngine()
@@ -5451,6 +5452,8 @@ class _RouterRecorder:
             raise DefinitionError(f"{where}: router paths must be strings, got: {path!r}")
         if path and not path.startswith("/"):
             _warn(f'router paths should begin with a forward slash, got: "{path}"', where)
+        if foreign := re.search(r"<(\w+)>|\{(\w+)\}", path):  # as other frameworks write params
+            _warn(f'"{path}" takes {foreign[0]} as it stands: a param is written :{foreign[0][1:-1]}', where)
         return "/" + path.strip("/") if path.strip("/") else ""
 
     def _checked_hosts(self, host: Any, where: str) -> tuple[str, ...]:
@@ -10341,7 +10344,7 @@ class _Upgrade:
         except _HandshakeError as error:
             return conn.merge_resp_headers(error.headers).send_resp(error.status, str(error))
         if conn.adapter.why_no_websocket:
-            logger.error("%s was refused: %s", conn.request_path, conn.adapter.why_no_websocket)
+            logger.error("%s was refused: %s", conn.request_path, conn.adapter.why_no_websocket.rstrip())
             return conn.put_resp_content_type("text/plain").send_resp(501, conn.adapter.why_no_websocket)
         return None
 
@@ -10463,6 +10466,7 @@ class WebSocket:
         return bool(self._messages)
 
     def opened(self, wire: Any) -> None:
+        """The connection is up: let the handler run."""
         self._wire = wire
         wire.keep(self)
         task = wire.create_task(self._run())
@@ -10484,6 +10488,7 @@ class WebSocket:
             self._wire.release(self)
 
     def received(self, message: str | bytes) -> None:
+        """Keep a message until the handler asks for it."""
         self._messages.append(message)
         self._held += len(message) + _JOB
         if self._held >= _READ_AHEAD and not self._reading_paused:
@@ -10493,6 +10498,7 @@ class WebSocket:
             _resolve(self._waiter)
 
     def ended(self, reason: str, code: int = 1006) -> None:
+        """The connection is gone: tell the handler."""
         self.close_code = code
         if self._waiter is not None:
             _resolve(self._waiter)
@@ -12432,6 +12438,7 @@ class Server:
                 connection.timed_out()
 
     def check_drained(self) -> None:
+        """Wake who waits for the last connection to end, if it has."""
         if self._drained is not None and not self.connections and not self._drained.done():
             self._drained.set_result(None)
 
@@ -12671,7 +12678,7 @@ def _task_maker(loop: Any) -> Callable[[Any], Any]:
 
 __all__ += [
     "Endpoint", "config", "Static", "RequestId", "RequestLogger", "LogFormatter",
-    "InvalidPathError", "ConfigError", "CompilationError",
+    "ErrorView", "InvalidPathError", "ConfigError", "CompilationError",
 ]  # fmt: skip
 
 
@@ -14016,7 +14023,8 @@ def _code_name(frame: types.FrameType) -> str:
 
 _NO_WEBSOCKET = (
     "WebSockets do not come through this door. Serve the app with its own server (`app.run()`, `phoenix.py server`,"
-    " `gunicorn -k phoenix.GunicornWorker app:app`) or with an ASGI server that speaks them (`uvicorn app:app`).\n"
+    " `gunicorn -k phoenix.GunicornWorker app:app`) or with an ASGI server that speaks them (`uvicorn app:app` does when the package"
+    " websockets is installed).\n"
 )
 _NO_LONG_POLL = (
     "A client that polls needs one process with several threads, and this WSGI server has others: serve the app with"
@@ -15083,6 +15091,15 @@ class Endpoint(metaclass=_Recording):
     What files in the folder ``config`` beside the app set goes before the keywords (see ``config``). A subclass that
     plugs something in its body replaces the stack of plugs in front of the router.
     Raises ``ConfigError`` for unknown options.
+
+    ========== ===============================================================================================
+    where      ``http``, ``https``, ``force_ssl``, ``url``, ``trusted_proxies``
+    secrets    ``secret_key_base`` (of at least 64 bytes), ``session``, ``filter_parameters``
+    errors     ``debug_errors``, ``render_errors``, ``error_statuses``
+    requests   ``static``, ``parsers``, ``plugs``, ``template_engines``, ``gettext``, ``log``
+    beside     ``pubsub``, ``children``, ``threads``, ``limits``, ``timeouts``
+    settings   ``env``, ``name``, ``config``, ``settings`` (the app's own), ``code_reloader``, ``live_reload``
+    ========== ===============================================================================================
     """
 
     _own_plugs: ClassVar[tuple[PlugEntry, ...]] = ()

@@ -366,6 +366,14 @@ def test_a_path_that_means_nothing_is_refused_when_the_router_is_defined(path: s
     assert str(caught.value).startswith(f"{__file__}:")
 
 
+@pytest.mark.parametrize("foreign", ["<id>", "{id}"])
+def test_a_param_written_as_in_other_frameworks_is_warned_of(foreign: str) -> None:
+    with pytest.warns(RouterWarning, match=re.escape(f"takes {foreign} as it stands: a param is written :id")):
+
+        class ForeignRouter(Router):
+            get(f"/users/{foreign}", answer)
+
+
 def test_a_path_without_its_slash_works_and_is_warned_of() -> None:
     with pytest.warns(RouterWarning, match=re.escape('router paths should begin with a forward slash, got: "v1"')) as caught:
 

@@ -856,7 +856,8 @@ def test_in_dev_a_missing_assign_is_logged_once_with_its_line(caplog: pytest.Log
             client.get("/")
         messages = [record.getMessage() for record in caplog.records if "@nobody" in record.getMessage()]
         line = line_of("<!-- the line that misses -->")
-        expected = f"{__file__}:{line}: the template reads @nobody, which nobody has assigned: it is None"
+        expected = f"{__file__}:{line}: the template reads @nobody, which nobody has assigned: it is None; "
+        expected += "where it may be absent, write assigns.get('nobody')"
         assert messages == [expected] * times
 
 
