@@ -5345,29 +5345,25 @@ _Entries: TypeAlias = "list[Route | _Entries]"  # routes in their order; a list 
 
 
 class _Scope:
-    """What surrounds the routes being written: prefixes of path and helper, hosts, pipelines."""
+    """What surrounds the routes being written. That of a block inside begins as a copy."""
 
-    def __init__(self, outer: _Scope | None = None) -> None:
-        self.path: str = outer.path if outer else ""
-        self.as_: tuple[str, ...] = outer.as_ if outer else ()
-        self.hosts: tuple[str, ...] = outer.hosts if outer else ()
-        self.pipes: list[str | PlugEntry] = list(outer.pipes) if outer else []
-        self.assigns: dict[str, Any] = dict(outer.assigns) if outer else {}
-        self.private: dict[str, Any] = dict(outer.private) if outer else {}
-        self.entries: _Entries = outer.entries if outer else []
-        self.resource: _Resource | None = None  # the one whose block this is
-        self.extra_of: _Resource | None = outer.extra_of if outer else None  # the one whose member block this is
+    path = ""  # what their paths begin with
+    as_: tuple[str, ...] = ()  # what the names of their helpers begin with
+    hosts: tuple[str, ...] = ()
+    pipes: tuple[str | PlugEntry, ...] = ()
+    assigns: Mapping[str, Any] = {}
+    private: Mapping[str, Any] = {}
+    entries: _Entries  # where the routes go
+    pipeline: str | None = None  # whose block this is
+    mount: Any = None  # the socket whose block this is: see Channels
+    beside: _Scope | None = None  # in the block of a resource: that of its collection routes ...
+    member = ""  # ... and what member routes have behind the path of these
+    beside_as: str | None = None  # in the block of a member or collection: the helper of the resource
 
-
-class _Resource:
-    """A resource whose block is being written."""
-
-    def __init__(self, path: str, param: str | None, as_: str, outer: _Scope, early: _Entries) -> None:
-        self.path = path
-        self.param = param  # None for a singleton
-        self.as_ = as_
-        self.outer = outer
-        self.early = early  # where its member and collection routes go, before `show` would take them for an id
+    def inside(self, **changes: Any) -> _Scope:
+        inner = _Scope()
+        vars(inner).update({**vars(self), "beside": None, **changes})
+        return inner
 
 
 class _RouterRecorder:
@@ -5375,46 +5371,45 @@ class _RouterRecorder:
 
     def __init__(self, pipelines: Mapping[str, list[PlugEntry]]) -> None:
         self.pipelines = dict(pipelines)
-        self.scopes = [_Scope()]
-        self.open_pipeline: str | None = None
-        self.unused: dict[Block, str] = {}  # blocks that mean nothing without `with`, until they are entered
-        self.mount: Any = None  # the socket whose block this is: see Channels
+        self.scopes = [_Scope().inside(entries=[])]
+        self.blocks: list[tuple[Block, str]] = []  # those that mean nothing without `with`, and what to say then
 
     def routes(self) -> Iterator[Route]:
         """Yield the routes in the order in which they are to be matched. Raises ``DefinitionError``."""
-        for message in self.unused.values():
-            raise DefinitionError(message)
+        for block, message in self.blocks:
+            if not block.entered:
+                raise DefinitionError(message)
         return _in_order(self.scopes[0].entries)
 
-    def _block(self, word: str, where: str, enter: Callable[[], object], leave: Callable[[], object]) -> Block:
-        block = Block(lambda: (self.unused.pop(block, None), enter()), leave)
-        self.unused[block] = f"{where}: {word} does nothing alone: write `with {word}:` and its routes below"
+    def _block(self, word: str, where: str, inner: _Scope) -> Block:
+        block = Block(self.scopes, inner)
+        self.blocks.append((block, f"{where}: {word} does nothing alone: write `with {word}:` and its routes below"))
         return block
 
     # --- Pipelines ------------------------------------------------------------------------
 
     def plug(self, target: Any, arguments: tuple[Any, ...], options: dict[str, Any], where: str) -> PlugEntry:
-        if self.open_pipeline is None:
+        name = self.scopes[-1].pipeline
+        if name is None:
             raise DefinitionError(
                 f"{where}: cannot define plug at the router level, plug must be defined inside a pipeline:\n"
                 '`with pipeline("browser"): plug(...)`'
             )
         entry = PlugEntry(target, arguments, options, where)
-        self.pipelines[self.open_pipeline].append(entry)
+        self.pipelines[name].append(entry)
         return entry
 
     def pipeline(self, name: str, where: str) -> Block:
-        if len(self.scopes) > 1 or self.open_pipeline is not None:
+        if len(self.scopes) > 1:
             raise DefinitionError(f"{where}: define pipeline {name!r} at the top of the router, outside of any block")
         if name in self.pipelines:
             raise DefinitionError(f"{where}: the router has a pipeline {name!r} already")
         self.pipelines[name] = []
-        enter = functools.partial(setattr, self, "open_pipeline", name)
-        leave = functools.partial(setattr, self, "open_pipeline", None)
-        return self._block(f'pipeline("{name}")', where, enter, leave)
+        return self._block(f'pipeline("{name}")', where, self.scopes[-1].inside(pipeline=name))
 
     def pipe_through(self, pipes: tuple[Any, ...], where: str) -> None:
-        if self.open_pipeline is not None:
+        scope = self.scopes[-1]
+        if scope.pipeline is not None:
             raise DefinitionError(f"{where}: cannot pipe_through inside a pipeline")
         if len(self.scopes) == 1:
             raise DefinitionError(f'{where}: pipe_through belongs inside a scope: `with scope("/"): pipe_through(...)`')
@@ -5425,27 +5420,23 @@ class _RouterRecorder:
                     f' Define it above: `with pipeline("{pipe}"):`'
                 )
             entry = pipe if isinstance(pipe, str) else PlugEntry(pipe, (), {}, where)
-            if getattr(entry, "call", entry) in [getattr(other, "call", other) for other in self.scopes[-1].pipes]:
+            if getattr(entry, "call", entry) in [getattr(other, "call", other) for other in scope.pipes]:
                 raise DefinitionError(f"{where}: duplicate pipe_through for {pipe!r}: the scope runs it already")
-            self.scopes[-1].pipes.append(entry)
+            scope.pipes += (entry,)
 
     # --- Scopes and routes ----------------------------------------------------------------
 
     def scope(self, path: str, as_: str | bool | None, host: Any, assigns: Any, private: Any, where: str) -> Block:
-        inner = _Scope(self.scopes[-1])
-        inner.path += self._checked_path(path, where)
-        if as_ is False:
-            inner.as_ = ()
-        elif isinstance(as_, str):
-            inner.as_ += (as_,)
+        outer = self.scopes[-1]
+        inner = outer.inside(
+            path=outer.path + self._checked_path(path, where),
+            assigns={**outer.assigns, **(assigns or {})}, private={**outer.private, **(private or {})},
+        )  # fmt: skip
+        if isinstance(as_, str) or as_ is False:
+            inner.as_ = (*outer.as_, as_) if as_ else ()
         if host is not None:
             inner.hosts = self._checked_hosts(host, where)
-        inner.assigns.update(assigns or {})
-        inner.private.update(private or {})
-        return self._scope_block(f'scope("{path}")', where, inner)
-
-    def _scope_block(self, word: str, where: str, inner: _Scope) -> Block:
-        return self._block(word, where, lambda: self.scopes.append(inner), lambda: self.scopes.pop())
+        return self._block(f'scope("{path}")', where, inner)
 
     def _checked_path(self, path: Any, where: str) -> str:
         if not isinstance(path, str):
@@ -5469,11 +5460,11 @@ class _RouterRecorder:
         assigns: Mapping[str, Any] | None = None, private: Mapping[str, Any] | None = None, below: bool = False,
     ) -> Route:
         scope = self.scopes[-1]
-        if self.open_pipeline is not None:
+        if scope.pipeline is not None:
             raise DefinitionError(f"{where}: cannot define a route inside a pipeline")
         steps, label, action, name = _target_steps(target, action, where)
-        if scope.extra_of is not None:
-            action, name = action or name or None, scope.extra_of.as_  # a function is called by its name there
+        if scope.beside_as is not None:
+            action, name = action or name or None, scope.beside_as  # a function is called by its name there
         helper = self._helper(scope, name, as_, where)
         try:
             route = Route(verb, scope.path + self._checked_path(path, where), target, action, helper, where, below)
@@ -5524,12 +5515,13 @@ class _RouterRecorder:
                 suffix = suffix.replace("/:id", "" if singleton else f"/:{param}")
                 helper = None if verb == "PUT" else as_  # PATCH has it
                 self.route(verb, base + suffix, target, action, where, as_=helper)
-        inner = _Scope(outer)
-        inner.path += base if singleton else f"{base}/:{name}_{param}"
-        inner.as_ += (as_,)
-        inner.extra_of = None
-        inner.resource = _Resource(base, None if singleton else param, as_, outer, early)
-        return Block(lambda: self.scopes.append(inner), lambda: self.scopes.pop())
+        inner = outer.inside(
+            path=outer.path + (base if singleton else f"{base}/:{name}_{param}"), as_=(*outer.as_, as_), beside_as=None,
+            # before `show`, which would take them for an id
+            beside=outer.inside(path=outer.path + base, entries=early, beside_as=as_),
+            member="" if singleton else f"/:{param}",
+        )  # fmt: skip
+        return Block(self.scopes, inner)
 
     def _chosen_actions(self, options: dict[str, Any], where: str) -> list[str]:
         singleton = options["singleton"]
@@ -5550,20 +5542,14 @@ class _RouterRecorder:
 
     def extra_routes(self, word: str, where: str) -> Block:
         """Open a block for routes beside the eight: those of a ``member``, or of the whole ``collection``."""
-        resource = self.scopes[-1].resource
-        if resource is None:
+        outer = self.scopes[-1]
+        if outer.beside is None:
             raise DefinitionError(
                 f"{where}: {word}() must stand directly inside resources: write `with resources(...):`, and below it"
                 f" `with {word}():`"
             )
-        inner = _Scope(resource.outer)
-        inner.path += resource.path
-        if word == "member" and resource.param is not None:
-            inner.path += f"/:{resource.param}"
-        inner.pipes = list(self.scopes[-1].pipes)
-        inner.entries = resource.early
-        inner.extra_of = resource
-        return self._scope_block(f"{word}()", where, inner)
+        path = outer.beside.path + (outer.member if word == "member" else "")
+        return self._block(f"{word}()", where, outer.beside.inside(path=path, pipes=outer.pipes))
 
 
 def _in_order(entries: _Entries) -> Iterator[Route]:
@@ -5577,14 +5563,18 @@ def _in_order(entries: _Entries) -> Iterator[Route]:
 class Block:
     """A ``with`` block of a router's body."""
 
-    def __init__(self, enter: Callable[[], object], leave: Callable[[], object]) -> None:
-        self._enter, self._leave = enter, leave
+    def __init__(self, scopes: list[_Scope], inner: _Scope, leave: Callable[[], object] | None = None) -> None:
+        self._scopes, self._inner, self._leave = scopes, inner, leave
+        self.entered = False
 
     def __enter__(self) -> None:
-        self._enter()
+        self.entered = True
+        self._scopes.append(self._inner)
 
     def __exit__(self, *exception: object) -> None:
-        self._leave()
+        self._scopes.pop()
+        if self._leave is not None:
+            self._leave()
 
 
 def _warn(message: str, where: str) -> None:
@@ -10263,25 +10253,22 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
     ):  # fmt: skip
         routes.append(recorder.route(verb, base + suffix or "/", target, None, where, as_=None))
 
-    def enter() -> None:
-        recorder.mount = mount
-
     def leave() -> None:
-        recorder.mount = None
         for route in routes:
             route.label = f"{handler.__name__} [{', '.join(mount.shown_topics())}]"
 
-    return Block(enter, leave)
+    return Block(recorder.scopes, recorder.scopes[-1].inside(mount=mount), leave)
 
 
 def channel(name: str, channel: type[Channel]) -> None:
     """Serve the topics ``<name>:<anything>`` with a channel class; inside ``with socket(...)``."""
     recorder, where = _recorder("route", "a router", "channel"), _caller()
-    if recorder.mount is None:
+    mount = recorder.scopes[-1].mount
+    if mount is None:
         raise DefinitionError(
             f"{where}: channel({name!r}, ...) must stand in a block of socket: `with socket(\"/ws\"): channel(...)`"
         )
-    recorder.mount.add(name, channel, where)
+    mount.add(name, channel, where)
 
 
 # --- WebSockets ---------------------------------------------------------------------------
