@@ -11576,13 +11576,10 @@ class _Connection(_LoopAdapter):
                 self._allow(1)  # for the goodbye of TLS, which not every client returns
 
     def leave(self) -> tuple[int, bytes] | None:
-        """Give the socket away, with what was received and not read; ``None`` while there is something to be sent.
-
-        A stream of events never ends: it is closed, and its client comes again.
-        """
+        """Give the socket away, with what was received and not read; ``None`` while there is something to be sent."""
         if self.request is not None:
             kind = "" if self.conn is None else self.conn._resp_headers.get("content-type", ("",))[0]
-            if kind.startswith("text/event-stream"):
+            if kind.startswith("text/event-stream"):  # it never ends: its client comes again
                 self.transport.close()
         elif self.ended or self.scheme == "https":  # there is nothing to give, or it has secrets of its own
             self.stop()
@@ -11850,10 +11847,8 @@ class _Connection(_LoopAdapter):
         self._done(conn)
 
     async def _sendfile(self, conn: Any, stream: Any, offset: int, end: int) -> int:
-        """Let the system copy from disk to socket, and return how far it came: not every file allows it.
-
-        asyncio's own ``sendfile`` does not tell whether the client reads, and uvloop has none.
-        """
+        """Let the system copy from disk to socket, and return how far it came: not every file allows it."""
+        # asyncio's own `sendfile` does not tell whether the client reads, and uvloop has none
         self.transport.set_write_buffer_limits(high=0)
         await self.drain(conn)  # what was written before goes first
         self.transport.set_write_buffer_limits()
@@ -11898,8 +11893,8 @@ class _Connection(_LoopAdapter):
             raise ClientDisconnected
         if self.ahead > _UNAWAITED:
             raise PhoenixError(
-                f"{self.ahead >> 20} MiB were sent without a pause, in which others could have their turn and the client"
-                " could read: in `async def` write `await conn.chunk(data)`"
+                f"{self.ahead >> 20} MiB were sent without a pause, in which others have their turn and the client"
+                " can read: in `async def` write `await conn.chunk(data)`"
             )
         self.ahead += len(data) + _WRITE_COST
         self.transport.write(data)
@@ -12026,41 +12021,81 @@ _TEXT_PLAIN = ("text/plain; charset=utf-8",)
 # --- One WebSocket ------------------------------------------------------------------------
 
 
-class _WebSocketWire:
-    """Carry bytes between a transport and the WebSocket parser, and messages to a handler.
+class _Wire:
+    """What the wires of chapter 12 have in common, whoever moves the bytes: callbacks at work, and why they end."""
 
-    It takes the place of the connection whose request became a WebSocket, and is the wire of chapter 12. It stays
-    until the last callback of its handler has ended, so that a server that stops can wait for them.
+    __slots__ = ("server", "loop", "thread", "handler", "deadline", "idle", "lost", "kept")
+
+    if TYPE_CHECKING:
+
+        def close(self, code: int, reason: str) -> None: ...
+
+    def __init__(self, server: Server, handler: Any, idle: float | None) -> None:
+        self.server, self.loop, self.thread = server, server.loop, server.thread
+        self.handler = handler
+        self.idle = idle or _NEVER  # seconds without a message after which it is closed
+        self.deadline = server.now + self.idle
+        self.lost = False  # nothing can be sent or received any more
+        self.kept: set[Any] | None = None  # what runs callbacks
+
+    def stop(self) -> None:
+        """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
+        self.close(1001, "going away")
+
+    def cut_off(self) -> None:
+        """Part with a client that does not keep up."""
+        self.server.cut_off += 1
+        self.close(1013, "too slow")
+
+    def keep(self, worker: Any) -> None:
+        """Hold on to *worker* while a callback of it runs: asyncio itself forgets tasks that nobody holds."""
+        if self.kept is None:
+            self.kept = set()
+        self.kept.add(worker)
+
+    def release(self, worker: Any) -> None:
+        if self.kept is not None:
+            self.kept.discard(worker)
+            self._leave_server()
+
+    def _leave_server(self) -> None:
+        if self.lost and not self.kept:
+            self.server.connections.discard(self)
+            self.server.check_drained()
+
+    def create_task(self, coroutine: Any) -> Any:
+        return self.server.create_task(coroutine)
+
+    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.server.workers.run(self.loop, call, *arguments)
+
+
+class _WebSocketWire(_Wire):
+    """Carry bytes between a transport and the WebSocket parser, and messages to a handler, in place of a connection.
+
+    It stays until the last callback of its handler has ended, so that a server that stops can wait for them.
     """
 
     __slots__ = (
-        "server", "transport", "loop", "thread", "parser", "closing", "deflate", "handler", "deadline", "idle",
-        "ping_interval", "pinged", "owed_pong", "owed_close", "reading_paused", "writing_paused", "drainers", "over",
-        "lost", "kept",
+        "transport", "parser", "closing", "deflate", "ping_interval", "pinged", "owed_pong", "owed_close",
+        "reading_paused", "writing_paused", "drainers", "over",
     )  # fmt: skip
 
     encode = staticmethod(_serialize_message)
 
     def __init__(self, server: Server, transport: Any, upgraded: Any) -> None:
-        self.server = server
+        super().__init__(server, upgraded.handler, upgraded.idle or upgraded.ping_interval)
         self.transport = transport
-        self.loop = server.loop
-        self.thread = server.thread
         self.deflate = upgraded.handshake.deflate
         self.parser = _WebSocketParser(max_size=upgraded.max_size, deflate=self.deflate)
         self.closing = _CloseHandshake()
-        self.handler = upgraded.handler
         self.ping_interval = upgraded.ping_interval
-        self.idle = upgraded.idle or self.ping_interval or _NEVER
         self.pinged = False
         self.owed_pong = b""  # waits until the client reads
-        self.deadline = server.now + self.idle
         self.reading_paused = self.writing_paused = False
         self.drainers: list[Any] = []  # futures of those who wait for the client to read
         self.owed_close: Any = None  # a close or an error that came behind messages still to be read
         self.over = False  # the handler was told that it ended
-        self.lost = False
-        self.kept: set[Any] | None = None  # what runs callbacks
         if self.handler.cuts_slow_readers:
             transport.set_write_buffer_limits(high=_MAX_UNSENT)
         transport.resume_reading()
@@ -12132,10 +12167,6 @@ class _WebSocketWire:
         for drainer in self.drainers:
             _wake(drainer)
 
-    def stop(self) -> None:
-        """The server stops: the client is told to go elsewhere (RFC 6455 §7.4.1)."""
-        self.close(1001, "going away")
-
     def leave(self) -> None:
         """The server hands over, and is told so: a WebSocket cannot go along."""
         self.stop()
@@ -12183,11 +12214,6 @@ class _WebSocketWire:
                 self.transport.write(frame)
             self._end()
 
-    def cut_off(self) -> None:
-        """Part with a client that does not keep up."""
-        self.server.cut_off += 1
-        self.close(1013, "too slow")
-
     def _end(self) -> None:
         """There will be no more messages."""
         if self.over:
@@ -12225,31 +12251,6 @@ class _WebSocketWire:
         if self.reading_paused:
             self.reading_paused = False
             self.transport.resume_reading()
-
-    # --- Callbacks that are at work -----------------------------------------------------------
-
-    def keep(self, worker: Any) -> None:
-        """Hold on to *worker* while a callback of it runs: asyncio itself forgets tasks that nobody holds."""
-        if self.kept is None:
-            self.kept = set()
-        self.kept.add(worker)
-
-    def release(self, worker: Any) -> None:
-        if self.kept is not None:
-            self.kept.discard(worker)
-            if self.lost:
-                self._leave_server()
-
-    def _leave_server(self) -> None:
-        if not self.kept:
-            self.server.connections.discard(self)
-            self.server.check_drained()
-
-    def create_task(self, coroutine: Any) -> Any:
-        return self.server.create_task(coroutine)
-
-    async def in_worker(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.server.workers.run(self.loop, call, *arguments)
 
 
 # --- The server ---------------------------------------------------------------------------
@@ -12517,11 +12518,7 @@ def _port_of(listener: Any) -> int:
 
 
 def _unix_listener(path: str, mode: int) -> Any:
-    """Return a Unix socket that listens at *path*, where it takes the place of one that nobody listens on any more.
-
-    It appears there in one step, with its permissions and ready to be connected to. Raises ``OSError``, also for a
-    file that is no socket, and for a socket that another process answers on.
-    """
+    """Return a Unix socket that listens at *path*, in the place of one that nobody listens on any more."""
     import errno
     import socket
 
@@ -12535,7 +12532,8 @@ def _unix_listener(path: str, mode: int) -> Any:
             pass
         else:
             raise OSError(errno.EADDRINUSE, "another server listens there")
-    listener, unnamed = socket.socket(socket.AF_UNIX), f"{path}.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX)
+    unnamed = f"{path}.{os.getpid()}"  # until it has its permissions and can be connected to
     try:
         listener.bind(unnamed)
         os.chmod(unnamed, mode)
@@ -12768,10 +12766,8 @@ class _TrustedProxies:
 
 
 def _said_by_proxies(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return what the headers say of client, scheme, host and port: lists, whose last entries are of the nearest proxy.
-
-    ``Forwarded`` counts where there is no ``X-Forwarded-...``: a proxy sets one kind, and may let the other pass.
-    """
+    """Return what the headers say of client, scheme, host and port: lists, each with the nearest proxy at its end."""
+    # a proxy sets one kind of them, and may let the other pass: `Forwarded` counts where there is no `X-Forwarded-...`
     if any(f"x-forwarded-{name}" in headers for name in _ABOUT_REQUEST):
         lines = {name: ",".join(headers.get(f"x-forwarded-{name}", ())) for name in _ABOUT_REQUEST}
         return {name: [part.strip() for part in line.split(",")] if line else [] for name, line in lines.items()}
@@ -13023,10 +13019,7 @@ def _parse_http_date(text: str) -> float | None:
 
 
 def _asked_part(conn: Any, etag: str, status: os.stat_result) -> tuple[int, int] | None:
-    """Return first and last byte of the part that is asked for, or ``None`` for all of it (RFC 9110 §14.2).
-
-    A range that lies outside of the file has its first byte behind its last.
-    """
+    """Return first and last byte of the part that is asked for, or ``None`` for all of it (RFC 9110 §14.2)."""
     wanted = conn._req_header("range")
     if not wanted or conn.method != "GET":
         return None
@@ -13038,6 +13031,8 @@ def _asked_part(conn: Any, etag: str, status: os.stat_result) -> tuple[int, int]
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     """Return first and last byte of the one range in *header*; ``None`` for what is none, is many, or is everything.
+
+    A range that lies outside of the file has its first byte behind its last.
 
     >>> _parse_range("bytes=-2", 5), _parse_range("bytes=0-", 5), _parse_range("bytes=9-", 5)
     ((3, 4), None, (1, 0))
@@ -13068,7 +13063,8 @@ def client_script() -> str | None:
     """
     folder = os.path.dirname(os.path.abspath(__file__))
     above = folder, *(os.path.join(folder, *[".."] * steps) for steps in (1, 2, 3))
-    places = [folder, os.path.join(folder, "priv", "static", "js"), *(os.path.join(each, "share", "phoenix") for each in above)]
+    shared = (os.path.join(each, "share", "phoenix") for each in above)
+    places = [folder, os.path.join(folder, "priv", "static", "js"), *shared]
     paths = (os.path.normpath(os.path.join(place, "phoenix.js")) for place in places)
     return next(filter(os.path.isfile, paths), None)
 
@@ -13146,8 +13142,8 @@ class LogFormatter(logging.Formatter):
         second, now = self._clock
         if second != int(record.created):
             second = int(record.created)
-            shown = ("%Y-%m-%dT%H:%M:%S", time.gmtime(second)) if self._is_json else ("%H:%M:%S", time.localtime(second))
-            now = time.strftime(*shown)
+            shown, clock = ("%Y-%m-%dT%H:%M:%S", time.gmtime) if self._is_json else ("%H:%M:%S", time.localtime)
+            now = time.strftime(shown, clock(second))
             self._clock = (second, now)
         milliseconds = int((record.created - second) * 1000)
         return (self._json if self._is_json else self._text)(record, f"{now}.{milliseconds:03d}", _request_id.get())
@@ -13220,11 +13216,7 @@ class RequestLogger:
 
 
 def _set_up_logging(endpoint: Endpoint) -> None:
-    """Log to standard error, unless the application has set up logging itself.
-
-    All loggers of the program go there. Without a level of its own, debug is for us and the app to see, not what the
-    libraries have to say.
-    """
+    """Log to standard error, for all loggers of the program, unless the application has set up logging itself."""
     root = logging.getLogger()
     if root.handlers or logger.handlers:
         return
@@ -13233,7 +13225,8 @@ def _set_up_logging(endpoint: Endpoint) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     root.addHandler(handler)
-    root.setLevel(level if isinstance(log, Mapping) and "level" in log else max(level, logging.INFO))
+    is_chosen = isinstance(log, Mapping) and "level" in log
+    root.setLevel(level if is_chosen else max(level, logging.INFO))  # what libraries have to debug is for them
     if logger.level == logging.NOTSET:
         logger.setLevel(level)
 
@@ -13255,10 +13248,8 @@ def _text_of(error: BaseException) -> str:
 
 
 def _status_of(error: BaseException, registered: Mapping[type, int]) -> int:
-    """Return the status an exception answers with: its class's ``status`` or ``plug_status``, a registered one, or 500.
-
-    Of its classes the nearest that says something decides; an error of ours may know better than its class.
-    """
+    """Return the status of an exception: its class's ``status`` or ``plug_status``, a registered one, or 500."""
+    # of its classes the nearest that says something decides; an error of ours may know better than its class
     found: Any = vars(error).get("status") if isinstance(error, PhoenixError) else None
     for kind in type(error).__mro__ if found is None else ():
         found = registered.get(kind, vars(kind).get("status", vars(kind).get("plug_status")))
@@ -13274,11 +13265,7 @@ def _error_status(status: object) -> int | None:
 
 
 def _ends_more_than_a_request(conn: Any, error: BaseException) -> bool:
-    """Tell whether *error* is meant for the program: a keyboard interrupt, or the end of the task that answers.
-
-    ``SystemExit`` is not: what calls ``sys.exit()`` in an action ends the action. Nor is a ``CancelledError`` that
-    came from something that the action had been waiting for.
-    """
+    """Tell whether *error* is meant for the program: ``SystemExit`` is not, it ends the action that raised it."""
     if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         return True
     if getattr(conn.adapter, "closed", False) and type(error).__name__ in ("CancelledError", "ClientDisconnected"):
@@ -13287,7 +13274,7 @@ def _ends_more_than_a_request(conn: Any, error: BaseException) -> bool:
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Tell whether *error* ends this task, rather than something that it waited for. Before Python 3.11 nobody knows."""
+    """Tell whether *error* ends this task, and not what it waited for. Before Python 3.11 nobody knows."""
     if type(error).__name__ != "CancelledError":
         return False
     import asyncio
@@ -13377,7 +13364,7 @@ class _Place:
         self.is_open = False  # its source is shown at once
 
     def link(self) -> str | None:
-        """Return what opens it in the editor which ``PHOENIX_EDITOR`` describes: ``vscode://file/__FILE__:__LINE__``."""
+        """Return what opens it in the editor of ``PHOENIX_EDITOR``, such as ``vscode://file/__FILE__:__LINE__``."""
         editor = os.environ.get("PHOENIX_EDITOR") or os.environ.get("PLUG_EDITOR")
         if not editor or not os.path.isfile(self.file):
             return None
@@ -13510,7 +13497,7 @@ class _Report:
         return [(is_ours, list(group)) for is_ours, group in groupby(self.places(error), lambda place: place.is_ours)]
 
     def source(self, place: _Place) -> list[tuple[int, str, str, str]]:
-        """Return the lines around one: number, and the text before, in and behind the part that failed, if not all did."""
+        """Return the lines around one: number, and the text before, in and behind the part that failed."""
         import linecache
 
         lines, first, found = linecache.getlines(place.file), max(1, place.line - 5), []
@@ -13856,8 +13843,8 @@ class _Children:
                 await (_in_own_thread(loop, call) if in_thread else call())
                 return
             except (Exception, SystemExit, asyncio.CancelledError) as error:
-                is_end = _is_cancelled(error) if sys.version_info >= (3, 11) else isinstance(error, asyncio.CancelledError)
-                if self._stopping or is_end:
+                is_ours = sys.version_info < (3, 11) and isinstance(error, asyncio.CancelledError)
+                if self._stopping or is_ours or _is_cancelled(error):
                     if isinstance(error, Exception):
                         logger.exception("the child %s raised an error when it was stopped", _name_of(child))
                     return
@@ -13938,15 +13925,11 @@ def _in_own_thread(loop: Any, call: Callable[[], Any]) -> Any:
 # --- Blocked loops ------------------------------------------------------------------------
 
 _TOO_LONG = 0.1  # seconds that code on the event loop may take before the developer hears of it
-_TICK = 0.025
+_TICK = 0.025  # seconds from one note of the time, which the loop takes, to the next
 
 
 class _Watchdog:
-    """In dev: tell which code of the application keeps the event loop from everybody else.
-
-    The loop notes the time forty times a second. A thread reads it: when the loop is late, it looks at what the loop
-    is doing, and when it is back, it says so.
-    """
+    """In dev: a thread that sees when the loop is late, and which code of the application keeps it from all others."""
 
     def __init__(self, loop: Any) -> None:
         from threading import Event, Thread
@@ -13968,7 +13951,8 @@ class _Watchdog:
         since = 0.0
         while not self._stopped.wait(_TICK):
             if found and self._noted != since:
-                logger.warning("%s blocked the event loop for %s: %s", found[0], _took(self._noted - since - _TICK), found[1])
+                took = _took(self._noted - since - _TICK)
+                logger.warning("%s blocked the event loop for %s: %s", found[0], took, found[1])
                 found = None
             if not found and time.monotonic() - self._noted > _TOO_LONG + _TICK:
                 since, found = self._noted, _blocking_code(sys._current_frames().get(self._thread))
@@ -13977,7 +13961,8 @@ class _Watchdog:
 def _blocking_code(frame: types.FrameType | None) -> tuple[str, str] | None:
     """Return which code of the application *frame* belongs to, and words about it; ``None`` if to none."""
     own: list[types.FrameType] = []
-    while frame is not None and frame.f_globals.get("__name__") not in ("asyncio.base_events", "asyncio.runners", "bdb"):
+    outside = ("asyncio.base_events", "asyncio.runners", "bdb")
+    while frame is not None and frame.f_globals.get("__name__") not in outside:
         if _is_of_app(frame.f_code.co_filename):
             own.append(frame)
         frame = frame.f_back
@@ -14306,20 +14291,15 @@ class _ASGIConnection(_LoopAdapter):
             raise ClientDisconnected
 
 
-class _ASGIWire:
+class _ASGIWire(_Wire):
     """The wire of a WebSocket that an ASGI server speaks: frames, pings and compression are its business."""
 
     owed_close = None
 
     def __init__(self, connection: _ASGIConnection, upgraded: Any) -> None:
-        self.server = connection.server
-        self.loop, self.thread = self.server.loop, self.server.thread
-        self.create_task, self.in_worker = self.server.create_task, connection.in_worker
+        super().__init__(connection.server, upgraded.handler, upgraded.idle)
         self.receive, self.outbox = connection.receive, connection.outbox
-        self.upgraded, self.handler = upgraded, upgraded.handler
-        self.idle = upgraded.idle or _NEVER
-        self.deadline = self.server.now + self.idle
-        self.kept: set[Any] = set()  # what runs callbacks
+        self.max_size, self.handshake = upgraded.max_size, upgraded.handshake
         self.resumed: Any = None  # a future, while reading is paused
         self.over = self.loop.create_future()  # done when there will be no more messages
         self.all_done = self.loop.create_future()  # ... and the last callback has ended
@@ -14333,7 +14313,7 @@ class _ASGIWire:
     async def run(self, conn: Any) -> None:
         import asyncio
 
-        handshake = self.upgraded.handshake
+        handshake = self.handshake
         pairs = [pair for pair in _header_pairs(conn) if pair[0] == "set-cookie"]
         pairs += [pair for pair in handshake.headers if pair[0] not in _OF_HANDSHAKE]
         headers = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
@@ -14373,7 +14353,7 @@ class _ASGIWire:
         self.deadline = self.server.now + self.idle
         if self.over.done():
             return
-        most = self.upgraded.max_size
+        most = self.max_size
         if len(data) > most or isinstance(data, str) and len(data) * 4 > most and len(data.encode()) > most:
             self.close(1009, "message too big")
             return
@@ -14387,7 +14367,7 @@ class _ASGIWire:
         if self.over.done():
             return
         self.over.set_result(None)
-        self.deadline = _NEVER
+        self.lost, self.deadline = True, _NEVER
         self.resume_reading()
         self.handler.ended("closed", code)
 
@@ -14395,9 +14375,6 @@ class _ASGIWire:
 
     def timed_out(self) -> None:
         self.close(1001, "idle")
-
-    def stop(self) -> None:
-        self.close(1001, "going away")
 
     def abort(self) -> None:
         self._end(1006)
@@ -14432,10 +14409,6 @@ class _ASGIWire:
             self.outbox.put({"type": "websocket.close", "code": code, "reason": reason})
             self._end(code)
 
-    def cut_off(self) -> None:
-        self.server.cut_off += 1
-        self.close(1013, "too slow")
-
     def pause_reading(self) -> None:
         if self.resumed is None and not self.over.done():
             self.resumed = self.loop.create_future()
@@ -14444,18 +14417,10 @@ class _ASGIWire:
         if self.resumed is not None:
             _wake(self.resumed)
 
-    def keep(self, worker: Any) -> None:
-        self.kept.add(worker)
-
-    def release(self, worker: Any) -> None:
-        self.kept.discard(worker)
-        self._leave_server()
-
     def _leave_server(self) -> None:
-        if self.over.done() and not self.kept:
+        super()._leave_server()
+        if self.lost and not self.kept:
             _wake(self.all_done)
-            self.server.connections.discard(self)
-            self.server.check_drained()
 
 
 # --- Doors: WSGI --------------------------------------------------------------------------
@@ -14507,11 +14472,10 @@ def _conn_of_environ(endpoint: Endpoint, environ: Mapping[str, Any], adapter: Ad
     path = environ.get("PATH_INFO", "").encode("latin-1")
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""  # it tells %2F from a slash
     raw = _below(root, raw.partition("?")[0])
+    raw = raw if _is_target(raw) and unquote_to_bytes(raw) == path else quote(path) or "/"
     conn = _conn_at_door(
-        endpoint, adapter, environ["REQUEST_METHOD"], root,
-        raw if _is_target(raw) and unquote_to_bytes(raw) == path else quote(path) or "/",
-        environ.get("QUERY_STRING", ""), fields, environ["wsgi.url_scheme"],
-        (environ["SERVER_NAME"], environ["SERVER_PORT"]), environ.get("REMOTE_ADDR", ""),
+        endpoint, adapter, environ["REQUEST_METHOD"], root, raw, environ.get("QUERY_STRING", ""), fields,
+        environ["wsgi.url_scheme"], (environ["SERVER_NAME"], environ["SERVER_PORT"]), environ.get("REMOTE_ADDR", ""),
     )  # fmt: skip
     conn._in_worker = True
     return conn
@@ -14790,36 +14754,48 @@ _OF_GUESTS = _Upgrade({"origins": False, "ping_interval": 30}, (), "")  # who ma
 #
 # Sources: Mix.Config, Phoenix.Endpoint.
 
-_ENDPOINT_OPTIONS: dict[str, Any] = {
-    "url": {},  # host, scheme, port, path: what generated URLs begin with
-    "http": {},  # host and port to listen on (PORT, or 4000, unless set), or uds, a Unix socket; False for none
-    "https": {},  # port, keyfile and certfile (PEM), password, host; or context, an ssl.SSLContext
-    "force_ssl": False,  # True or a dict: hsts, max_age, include_subdomains, preload, host, exclude
-    "trusted_proxies": (),  # addresses and networks of the proxies whose headers are believed
-    "secret_key_base": None,  # at least 64 bytes; or a list, the newest first
-    "debug_errors": None,  # the page for developers; on in dev unless set
-    "render_errors": None,  # the view of error pages; ErrorView beside the router unless set
-    "error_statuses": {},  # exception class -> status
-    "session": {},  # options of the plug Session
-    "static": {},  # options of the plug Static; False for none
-    "parsers": {},  # options of the plug Parsers; False for none
-    "plugs": (),  # further plugs, in front of the router
-    "log": logging.INFO,  # level of the request log; False for none; or {"requests": ..., "level": ..., "format": ...}
-    "filter_parameters": ("password", "token"),  # parts of names of params that are not logged; or {"keep": names}
-    "template_engines": {},  # extension -> engine
-    "gettext": {},  # options of Translations: from_, default, messages
-    "pubsub": None,  # a PubSub; one of its own unless set
-    "children": (),  # what runs beside the server: functions, async or plain, and objects with start() and stop()
-    "threads": 40,
-    "limits": {},  # fields of HTTPLimits
-    "timeouts": {},  # fields of Timeouts
-    "code_reloader": None,  # run changed code at the next request; on in dev unless set
-    "live_reload": {},  # patterns: of files whose change reloads the pages of browsers, in dev; False for none
-    "settings": {},  # what the app itself wants to know, by names of its own
-    "name": None,  # what config files and the log call this endpoint; the name of the router unless set
-    "config": "config",  # the folder of config files; False for none
-    "env": None,  # "dev", "test" or "prod"; PHOENIX_ENV, then MIX_ENV, then dev, unless set
-}
+if TYPE_CHECKING:
+    _DictOrOff: TypeAlias = Mapping[str, Any] | Literal[False] | None  # False for none
+
+    class _EndpointOptions(TypedDict, total=False):
+        url: Mapping[str, Any]  # host, scheme, port, path: what generated URLs begin with
+        http: _DictOrOff  # host and port to listen on (PORT, or 4000, unless set); or uds, a Unix socket, and uds_mode
+        https: Mapping[str, Any]  # port, keyfile and certfile (PEM), password, host; or context, an ssl.SSLContext
+        force_ssl: bool | Mapping[str, Any]  # or hsts, max_age, include_subdomains, preload, host, exclude
+        trusted_proxies: Sequence[str]  # addresses and networks of the proxies whose headers are believed
+        secret_key_base: str | bytes | Sequence[str | bytes] | None  # at least 64 bytes; or a list, the newest first
+        debug_errors: bool | None  # the page for developers; on in dev unless set
+        render_errors: View | type[View] | None  # the view of error pages; ErrorView beside the router unless set
+        error_statuses: Mapping[type[BaseException], int | str]  # exception class -> status
+        session: _DictOrOff  # options of the plug Session
+        static: _DictOrOff  # options of the plug Static
+        parsers: _DictOrOff  # options of the plug Parsers
+        plugs: Sequence[Callable[[Any], Any]]  # further plugs, in front of the router
+        log: int | str | Mapping[str, Any] | None  # level of the request log; or requests, level, format
+        filter_parameters: Sequence[str] | Mapping[str, Sequence[str]]  # not logged; or {"keep": names}
+        template_engines: Mapping[str, Any]  # extension -> engine
+        gettext: Mapping[str, Any]  # options of Translations: from_, default, messages
+        pubsub: PubSub | None  # a PubSub; one of its own unless set
+        children: Sequence[Any]  # run beside the server: functions, async or plain; objects with start() and stop()
+        threads: int  # how many plain functions run at the same time
+        limits: Mapping[str, int]  # fields of HTTPLimits
+        timeouts: Mapping[str, float]  # fields of Timeouts
+        code_reloader: bool | None  # run changed code at the next request; on in dev unless set
+        live_reload: _DictOrOff  # patterns: of files whose change reloads the pages of browsers, in dev
+        settings: Mapping[str, Any]  # what the app itself wants to know, by names of its own
+        name: str | None  # what config files and the log call this endpoint; the name of the router unless set
+        config: str | Literal[False] | None  # the folder of config files; False for none
+        env: str | None  # "dev", "test" or "prod"; PHOENIX_ENV, then MIX_ENV, then dev, unless set
+
+
+_ENDPOINT_OPTIONS: dict[str, Any] = {  # the defaults
+    **dict.fromkeys(("url", "http", "https", "error_statuses", "session", "static", "parsers"), {}),
+    **dict.fromkeys(("template_engines", "gettext", "limits", "timeouts", "live_reload", "settings"), {}),
+    **dict.fromkeys(("secret_key_base", "debug_errors", "render_errors", "pubsub", "code_reloader"), None),
+    **dict.fromkeys(("trusted_proxies", "plugs", "children"), ()),
+    "force_ssl": False, "log": logging.INFO, "filter_parameters": ("password", "token"), "threads": 40,
+    "name": None, "config": "config", "env": None,
+}  # fmt: skip
 _PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs
 _CAN_BE_OFF = (*_PLUG_OPTIONS, "http", "live_reload")
 _ONLY_IN_CODE = ("name", "config", "env")  # they decide what is read from config files
@@ -14828,39 +14804,6 @@ _KEYS = {
     "http": ("host", "port", "uds", "uds_mode"),
     "https": ("host", "port", "keyfile", "certfile", "password", "context"),
 }
-
-if TYPE_CHECKING:
-    _DictOrOff: TypeAlias = Mapping[str, Any] | Literal[False] | None
-
-    class _EndpointOptions(TypedDict, total=False):
-        url: Mapping[str, Any]
-        http: _DictOrOff
-        https: Mapping[str, Any]
-        force_ssl: bool | Mapping[str, Any]
-        trusted_proxies: Sequence[str]
-        secret_key_base: str | bytes | Sequence[str | bytes] | None
-        debug_errors: bool | None
-        render_errors: View | type[View] | None
-        error_statuses: Mapping[type[BaseException], int | str]
-        session: _DictOrOff
-        static: _DictOrOff
-        parsers: _DictOrOff
-        plugs: Sequence[Callable[[Any], Any]]
-        log: int | str | Mapping[str, Any] | None
-        filter_parameters: Sequence[str] | Mapping[str, Sequence[str]]
-        template_engines: Mapping[str, Any]
-        pubsub: PubSub | None
-        children: Sequence[Any]
-        threads: int
-        limits: Mapping[str, int]
-        timeouts: Mapping[str, float]
-        gettext: Mapping[str, Any]
-        code_reloader: bool | None
-        live_reload: _DictOrOff
-        settings: Mapping[str, Any]
-        name: str | None
-        config: str | Literal[False] | None
-        env: str | None
 
 
 def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
@@ -15065,7 +15008,8 @@ def _sign_of_workers() -> str:
     """Return what tells that this process is one of several which serve this app, as far as it can see; or nothing."""
     command = " ".join(sys.argv[1:]) if re.search("gunicorn|uvicorn|hypercorn|granian", sys.argv[0]) else ""
     variables = [f"{name}={os.environ.get(name, '')}" for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")]
-    found = re.search(r"(?:(?<!\S)--workers|(?<![\w-])-w|WEB_CONCURRENCY)[ =]?0*([2-9]|[1-9]\d+)\b", " ".join([command, *variables]))
+    several = r"(?:(?<!\S)--workers|(?<![\w-])-w|WEB_CONCURRENCY)[ =]?0*([2-9]|[1-9]\d+)\b"
+    found = re.search(several, " ".join([command, *variables]))
     return found[0] if found else ""
 
 
@@ -15188,10 +15132,7 @@ class Endpoint(metaclass=_Recording):
         return next(iter(self._ports().values()))
 
     def _make_url(self, ports: Mapping[str, int]) -> None:
-        """Find out what URLs begin with, when this server listens on *ports*.
-
-        A public host is taken to stand in front of this server, at the standard port; a local one is this server.
-        """
+        """Find out what URLs begin with: a public host stands in front of this server, at the standard port."""
         url = self.options["url"]
         host, scheme = url.get("host") or "localhost", url.get("scheme") or ("https" if "https" in ports else "http")
         known = ports if _is_this_machine(host) else {}
@@ -15424,7 +15365,8 @@ class Endpoint(metaclass=_Recording):
         if isinstance(chosen, str) and chosen in MIME._types:
             return chosen
         if chosen:
-            why = f"the format {chosen!r} is unknown" if isinstance(chosen, str) else _text_of(chosen).partition("\n")[0]
+            is_text = isinstance(chosen, str)
+            why = f"the format {chosen!r} is unknown" if is_text else _text_of(chosen).partition("\n")[0]
             logger.debug("the error page is made in html: %s", why)
         return "html"
 
@@ -15528,8 +15470,9 @@ class Endpoint(metaclass=_Recording):
         shares = self.options["pubsub"] or any(isinstance(plug, _SocketPlug) for plug in self._routed_plugs())
         if sign and shares and self.pubsub.adapter is None:
             logger.warning(
-                "several processes serve this app (%s), each by itself: what is broadcast in one does not reach the clients"
-                ' of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or start one',
+                "several processes serve this app (%s), each by itself: what is broadcast in one does not reach the"
+                ' clients of the others. Connect them, pubsub=PubSub(adapter=Redis("redis://localhost:6379/0")), or'
+                " start one",
                 sign,
             )
 
@@ -16300,7 +16243,7 @@ def _warn_of_sections(endpoints: Sequence[Endpoint]) -> None:
 def _hand_out(sockets: Sequence[Any], endpoints: Sequence[Endpoint]) -> None:
     """Let *endpoints* listen on sockets of systemd: a single one on all of them, several on one each."""
     if len(endpoints) > 1 and len(sockets) not in (0, len(endpoints)):
-        sys.exit(f"systemd opened {len(sockets)} sockets for {len(endpoints)} apps: expected one for each, in their order")
+        sys.exit(f"systemd opened {len(sockets)} sockets for {len(endpoints)} apps: expected one each, in their order")
     for at, endpoint in enumerate(endpoints if sockets else ()):
         endpoint.server = endpoint.server or endpoint.make_server()
         endpoint.server.sockets = list(sockets if len(endpoints) == 1 else sockets[at : at + 1])
