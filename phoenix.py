@@ -13999,8 +13999,8 @@ _NO_WEBSOCKET = (
     " websockets is installed).\n"
 )
 _NO_LONG_POLL = (
-    "A client that polls needs one process with several threads, and this WSGI server has others: serve the app with"
-    " `gunicorn --threads 8` and one worker, or with its own server (`gunicorn -k phoenix.GunicornWorker app:app`).\n"
+    "A client that polls needs one process with several threads, and this WSGI server has others: write `wsgi = app.wsgi`"
+    " in app.py and serve the app with `gunicorn --threads 8 app:wsgi`, or with its own server (`app.run()`).\n"
 )
 
 
