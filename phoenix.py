@@ -9246,7 +9246,6 @@ class _V07:
     """``{"channel", "topic", "event", "message"}``, as Phoenix 0.7 speaks: nothing is answered unless the app does."""
 
     name = "0.7"
-    events: ClassVar[dict[str, str]] = {"join": "phx_join", "leave": "phx_leave"}
 
     @staticmethod
     def decode(data: str | bytes) -> _Message:
@@ -9257,7 +9256,8 @@ class _V07:
         name, topic, event = message["channel"], message["topic"], message["event"]
         if not isinstance(name, str) or not isinstance(topic, str) or not isinstance(event, str):
             raise ChannelError("channel, topic and event must be text")
-        return None, None, f"{name}:{topic}", _V07.events.get(event, event), message["message"]
+        event = f"phx_{event}" if event in ("join", "leave") else event
+        return None, None, f"{name}:{topic}", event, message["message"]
 
     @staticmethod
     def push(join_ref: str | None, topic: str, event: str, payload: Any) -> str:
@@ -10050,9 +10050,8 @@ class _Mount:
 
     def __init__(self, path: str, handler: type[SocketHandler], options: dict[str, Any]) -> None:
         self.path, self.handler, self.options = path, handler(), options
-        self.names: dict[str, _ChannelType] = {}  # "rooms" serves rooms:<anything>
-        self.topics: dict[str, _ChannelType] = {}  # "rooms:lobby" that one topic
-        self.prefixes: dict[str, _ChannelType] = {}  # "rooms:private:" all that begin so
+        self.channels: dict[str, _ChannelType] = {}  # by topic, "rooms:lobby", or by the pattern of many, "rooms:*"
+        self.prefixes: list[tuple[str, _ChannelType]] = []  # of the patterns, the longest first
         self.max_channels: int = options.get("max_channels", 100)
         self.polls: dict[str, _LongPoll] = {}
         self.kept: set[Any] = set()  # sockets of long polls with a callback at work
@@ -10064,32 +10063,19 @@ class _Mount:
             raise DefinitionError(f"{where}: channel({name!r}, {channel!r}): expected a class of Channel")
         if "*" in name[:-1]:
             raise DefinitionError(f"{where}: channels using splat patterns must end with *, got: {name!r}")
-        prefix = name.removesuffix("*")
-        if name.endswith("*"):
-            base = prefix.removesuffix(":")
-            table = self.names if base and ":" not in base and base != prefix else self.prefixes
-        else:
-            base, table = name, self.topics if ":" in name else self.names
-        key = prefix if table is self.prefixes else base
-        if key in table:
+        pattern = name if ":" in name or "*" in name else f"{name}:*"
+        if pattern in self.channels:
             raise DefinitionError(f"{where}: there is a channel {name!r} in this socket already")
-        table[key] = _ChannelType(channel)
-        self.prefixes = dict(sorted(self.prefixes.items(), key=lambda item: -len(item[0])))
-
-    def shown_topics(self) -> list[str]:
-        """Return the topics that it serves as they are listed: ``["rooms:*"]``."""
-        return [*(f"{name}:*" for name in self.names), *(f"{prefix}*" for prefix in self.prefixes), *self.topics]
+        self.channels[pattern] = _ChannelType(channel)
+        prefixes = [(each[:-1], kind) for each, kind in self.channels.items() if each.endswith("*")]
+        self.prefixes = sorted(prefixes, key=lambda item: -len(item[0]))
 
     def channel_for(self, topic: str) -> _ChannelType | None:
         """Return the channel of a topic; what says more about it goes before what says less."""
-        if topic in self.topics:
-            return self.topics[topic]
-        name = topic.partition(":")[0]
-        found = self.names.get(name)
-        for prefix, kind in self.prefixes.items():
-            if topic.startswith(prefix) and (found is None or len(prefix) > len(name)):
-                return kind
-        return found
+        if topic in self.channels:
+            return self.channels[topic]
+        topic = topic if ":" in topic else f"{topic}:"
+        return next((kind for prefix, kind in self.prefixes if topic.startswith(prefix)), None)
 
     def connect(self, conn: Any, serializer: Any) -> Any:
         """Return a session when the handler lets this client connect, else ``None``; or a coroutine that does."""
@@ -10225,6 +10211,12 @@ def _serializer_for(conn: Any) -> Any:
     return serializer
 
 
+def _refuse_unknown(word: str, options: Iterable[str], known: Sequence[str], where: str) -> None:
+    for name in options:
+        if name not in known:
+            raise DefinitionError(f"{where}: unknown option {name!r} of {word}.{_did_you_mean(name, known)}")
+
+
 def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: Any) -> Block:
     """Mount channels at *path*: ``with socket("/ws"): channel("rooms", RoomChannel)``.
 
@@ -10235,9 +10227,7 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
     """
     recorder, where = _recorder("route", "a router", "socket"), _caller()
     known = ("origins", "max_size", "max_channels", "timeout", "window")
-    for name in options:
-        if name not in known:
-            raise DefinitionError(f"{where}: unknown option {name!r} of socket.{_did_you_mean(name, known)}")
+    _refuse_unknown("socket", options, known, where)
     if not isinstance(handler, type) or not issubclass(handler, SocketHandler):
         raise DefinitionError(f"{where}: socket({path!r}, {handler!r}): expected a class of SocketHandler")
     mount = _Mount(path, handler, options)
@@ -10255,7 +10245,7 @@ def socket(path: str, handler: type[SocketHandler] = SocketHandler, **options: A
 
     def leave() -> None:
         for route in routes:
-            route.label = f"{handler.__name__} [{', '.join(mount.shown_topics())}]"
+            route.label = f"{handler.__name__} [{', '.join(mount.channels)}]"
 
     return Block(recorder.scopes, recorder.scopes[-1].inside(mount=mount), leave)
 
@@ -10419,21 +10409,10 @@ class WebSocket:
         if self.close_code is not None:
             raise ClientDisconnected(f"the WebSocket was closed with {self.close_code}")
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
-            raise ArgumentError(f"cannot send {message!r}: expected str or bytes; `send_json` sends other values")
+            raise ArgumentError(f"cannot send {message!r}: expected str or bytes")
         self._wire.write(self._wire.encode_own(message))
         if self._wire.writing_paused:
             await self._wire.drain()
-
-    async def send_json(self, value: Any) -> None:
-        """Send a value as a JSON text."""
-        await self.send(encode_json(value))
-
-    async def receive_json(self) -> Any:
-        """Return the next message, decoded. Raises ``BadRequestError`` when it is no JSON."""
-        try:
-            return jsonlib.loads(await self.receive())
-        except ValueError as error:
-            raise BadRequestError(f"the client sent no JSON: {error}") from None
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a ping, of 125 bytes at most; the client's pong shows that it is alive."""
@@ -10523,9 +10502,7 @@ def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool
     """
     recorder, where = _recorder("route", "a router", "websocket"), _caller()
     known = ("subprotocols", "origins", "max_size", "compress", "ping_interval")
-    for name in options:
-        if name not in known:
-            raise DefinitionError(f"{where}: unknown option {name!r} of websocket.{_did_you_mean(name, known)}")
+    _refuse_unknown("websocket", options, known, where)
     if _where_it_runs(handler) not in (_STEPPED, _AWAITED):
         raise DefinitionError(f"{where}: expected a handler such as `async def handler(ws)`, got: {handler!r}")
     recorder.route("GET", path, _WebSocketPlug(handler, {"ping_interval": 30, **options}, where), None, where, as_=as_)
@@ -13999,8 +13976,8 @@ _NO_WEBSOCKET = (
     " websockets is installed).\n"
 )
 _NO_LONG_POLL = (
-    "A client that polls needs one process with several threads, and this WSGI server has others: write `wsgi = app.wsgi`"
-    " in app.py and serve the app with `gunicorn --threads 8 app:wsgi`, or with its own server (`app.run()`).\n"
+    "A client that polls needs one process with several threads, and this WSGI server has others: write `wsgi ="
+    " app.wsgi` in app.py and serve the app with `gunicorn --threads 8 app:wsgi`, or with its own server (`app.run()`).\n"
 )
 
 
