@@ -5782,6 +5782,7 @@ class _ASGIPlug:
         self.told: Any = None  # queues of the lifespan protocol: what it is told, ...
         self.answers: Any = None  # ... and what it answers
         self.task: Any = None
+        self.users = 0  # endpoints that have started it
 
     async def __call__(self, conn: Any) -> Any:
         if conn._req_header("upgrade").lower() == "websocket":
@@ -5845,14 +5846,20 @@ class _ASGIPlug:
         """Start the application, if it wants to know. Raises ``PhoenixError`` when it cannot start."""
         import asyncio
 
+        if self.task is not None and not self.task.done() and self.task.get_loop() is asyncio.get_running_loop():
+            self.users += 1  # another endpoint with this router has started it
+            return
+        self.users = 1
         self.told, self.answers = asyncio.Queue(), asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         self.task = asyncio.ensure_future(self.app(scope, self.told.get, self.answers.put))
         await self._tell("startup")
 
     async def stop(self) -> None:
-        await self._tell("shutdown")
-        self.task.cancel()
+        self.users -= 1
+        if self.users < 1:
+            await self._tell("shutdown")
+            self.task.cancel()
 
     async def _tell(self, event: str) -> None:
         import asyncio
@@ -11546,11 +11553,14 @@ class _Connection(_LoopAdapter):
             self.transport.close()
 
     def _close_idle(self) -> None:
-        if self.request is None and not self.discarding:
+        if self.request is not None:
+            return
+        is_answered = self.discarding and not self.transport.get_write_buffer_size()
+        if not self.discarding:
             self.discarding = True
             self.transport.close()
-            if self.scheme == "https":
-                self._allow(1)  # for the goodbye of TLS, which not every client returns
+        if is_answered or self.scheme == "https":
+            self._allow(1)  # for the goodbye of the client, which not every one says
 
     def leave(self) -> tuple[int, bytes] | None:
         """Give the socket away, with what was received and not read; ``None`` while there is something to be sent."""
@@ -12516,7 +12526,7 @@ def _unix_listener(path: str, mode: int) -> Any:
         os.chmod(unnamed, mode)
         listener.listen(2048)
         os.rename(unnamed, path)
-    except OSError:
+    except BaseException:
         listener.close()
         _remove_socket(unnamed)
         raise
@@ -14820,6 +14830,9 @@ def _check_options(given: Mapping[str, Any]) -> None:
 def _check_place(name: str, place: Mapping[str, Any]) -> None:
     _check_keys(name, place, _KEYS[name])
     _port_number(name, place.get("port"), 0)
+    mode = place.get("uds_mode", 0)
+    if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+        raise ConfigError(f"{name}={dict(place)!r}: uds_mode takes permissions such as 0o660")
     host = _HOST(str(place.get("host") or "localhost"))
     if name == "url" and (host is None or host[2] is not None or place.get("scheme") not in (None, "http", "https")):
         raise ConfigError(

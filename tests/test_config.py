@@ -674,3 +674,12 @@ def test_editors_know_the_options_that_there_are() -> None:
     options = next(each for each in classes if each.name == "_EndpointOptions")
     typed = [ast.unparse(each.target) for each in options.body if isinstance(each, ast.AnnAssign)]
     assert sorted(typed) == sorted(phoenix._ENDPOINT_OPTIONS)
+
+
+@pytest.mark.parametrize("mode", [660, "0660", -1])
+def test_permissions_of_a_socket_that_cannot_be_meant_are_refused(mode: Any) -> None:
+    class PageRouter(phoenix.Router):
+        pass
+
+    with pytest.raises(phoenix.ConfigError, match="uds_mode takes permissions such as 0o660"):
+        phoenix.Endpoint(PageRouter, http={"uds": "app.sock", "uds_mode": mode}, config=False)

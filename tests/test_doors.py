@@ -1086,6 +1086,29 @@ def test_a_guest_that_thinks_about_a_websocket_is_cancelled_when_its_client_leav
     shake_hands(guest, check)
 
 
+def test_a_guest_of_two_endpoints_is_started_with_the_first_and_stopped_with_the_last() -> None:
+    async def guest(scope: Any, receive: Any, send: Any) -> None:
+        while scope["type"] == "lifespan":
+            event = (await receive())["type"]
+            notes.append(event)
+            await send({"type": f"{event}.complete"})
+
+    class GuestRouter(phoenix.Router):
+        forward("/", guest)
+
+    async def run() -> None:
+        servers = [phoenix.Endpoint(GuestRouter, env="test", config=False).make_server(port=0) for _ in range(2)]
+        for server in servers:
+            await server.start()
+        for server in servers:
+            await server.stop()
+            notes.append("stopped")
+
+    notes: list[str] = []
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT))
+    assert notes == ["lifespan.startup", "stopped", "lifespan.shutdown", "stopped"]
+
+
 # --- gunicorn -----------------------------------------------------------------------------------
 
 

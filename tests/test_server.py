@@ -1785,6 +1785,17 @@ def test_a_server_that_has_nothing_to_do_stops_at_once(serve: Any) -> None:
     assert time.monotonic() - began < 1
 
 
+def test_a_client_that_keeps_its_end_open_after_the_answer_does_not_hold_the_server_up(serve: Any) -> None:
+    site = serve(hello=hello)
+    with socket.create_connection(("127.0.0.1", site.server.port), PATIENCE) as client:
+        client.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        while client.recv(4096):
+            pass
+        began = time.monotonic()
+        site.run(site.server.stop())
+        assert time.monotonic() - began < 5
+
+
 def test_threads_end_with_their_server(serve: Any) -> None:
     before = {thread.name for thread in threading.enumerate()}
     site = serve(hello=hello_from_a_thread)
