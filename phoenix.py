@@ -14123,7 +14123,10 @@ class _ASGIConnection(_LoopAdapter):
         self.why_no_websocket = "" if is_websocket else _NO_WEBSOCKET  # one that its server took for something else
         self.receive = receive
         self.outbox = _Outbox(server.loop, send)
-        self.kind = "websocket.http.response" if is_websocket else "http.response"  # so the types of messages begin
+        self.kind = "http.response"  # so the types of messages begin; "" where nothing but a close can be answered
+        if is_websocket:
+            extensions = scope.get("extensions") or {}
+            self.kind = "websocket.http.response" if "websocket.http.response" in extensions else ""
         self.is_head = scope.get("method") == "HEAD"
         # HTTP/2 has no need to announce a body, which ends with its stream.
         self.may_have_body = scope.get("http_version", "1.1") >= "2" and scope.get("method") not in ("GET", "HEAD")
@@ -14220,6 +14223,8 @@ class _ASGIConnection(_LoopAdapter):
     async def _respond(self, conn: Any) -> None:
         if conn.state == "upgraded":
             await _ASGIWire(self, conn.resp_body).run(conn)
+        elif not self.kind:
+            await self._send({"type": "websocket.close"})
         elif conn.state == "sent":
             body = _bytes_of(conn.resp_body)
             await self._send(self._head(conn, len(body)))

@@ -977,6 +977,14 @@ def test_control_characters_of_a_path_do_not_reach_the_log() -> None:
     assert json.loads(answer[1]["body"])[2] == "/a%1B%5B31m%0Bx"
 
 
+def test_a_websocket_is_refused_with_what_its_asgi_server_understands() -> None:
+    opening = {"type": "websocket.connect"}
+    assert ask_asgi(bare_app(), opening, type="websocket", path="/nowhere") == [{"type": "websocket.close"}]
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
+    answer = ask_asgi(bare_app(), opening, type="websocket", path="/nowhere", extensions=extensions)
+    assert (answer[0]["type"], answer[0]["status"]) == ("websocket.http.response.start", 405)
+
+
 def test_a_websocket_ends_when_its_asgi_server_fails() -> None:
     with pytest.raises(OSError, match="the server broke"):
         ask_asgi(bare_app(), {"type": "websocket.connect"}, OSError("the server broke"), type="websocket", path="/echo")
