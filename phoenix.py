@@ -4707,9 +4707,7 @@ class Form:
         Raises ``ArgumentError`` unless the form is multipart: others send the file's name, not the file.
         """
         if not self.multipart:
-            raise ArgumentError(
-                f"file_input({field!r}) needs a form that sends files: write form_for(..., multipart=True)"
-            )
+            raise ArgumentError(f"file_input({field!r}) needs a form that sends files: form_for(..., multipart=True)")
         name = self.input_name(field) + ("[]" if attributes.get("multiple") else "")
         return self._input("file", field, {"name": name, "value": None, **attributes})
 
@@ -5122,18 +5120,19 @@ class Route:
 
 # --- The table ----------------------------------------------------------------------------
 
+
 class _Table:
     """All routes of one verb, and those for any verb, to be searched by path."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         # A shape is the length of its paths, whether they go on below that, and where they are fixed. Each of them has
         # the index of its first route, the function that reads the key of a path, and its routes by that key.
-        shapes: dict[tuple[int, bool, tuple[int, ...]], tuple[int, Callable[[Sequence[str]], Any], dict[Any, Any]]] = {}
+        shapes: dict[tuple[int, bool, tuple[int, ...]], tuple[int, Any, dict[Any, list[Route]]]] = {}
         for route in routes:
             below = bool(route.segments) and route.segments[-1].kind == "*"
             length = len(route.segments) - (below and not route.segments[-1].text)
             places = tuple(at for at, segment in enumerate(route.segments) if not segment.kind)
-            key = itemgetter(*places) if places else _no_key
+            key: Callable[[Sequence[str]], Any] = itemgetter(*places) if places else lambda segments: None
             _, _, by_key = shapes.setdefault((length, below, places), (route.index, key, {}))
             by_key.setdefault(key([segment.text for segment in route.segments]), []).append(route)
         # In the order of their first routes, for a dictionary keeps the order in which it was filled.
@@ -5167,10 +5166,6 @@ class _Table:
                     best, limit = route, route.index
                     break
         return best
-
-
-def _no_key(segments: Sequence[str]) -> None:
-    """Return the key of paths that are fixed nowhere."""
 
 
 # --- Helpers ------------------------------------------------------------------------------
@@ -6794,9 +6789,7 @@ class Conn(TranslatingConn):
     def helpers(self) -> BoundHelpers:
         """The path helpers of the router that matched, for this conn: ``conn.helpers.user_path("show", 7)``."""
         if self.router is None:
-            raise PhoenixError(
-                "conn.helpers needs a router that has matched the request: use Router.helpers with the conn"
-            )
+            raise PhoenixError("conn.helpers needs a router that has matched the request: use Router.helpers")
         return BoundHelpers(self.router.helpers, self)
 
     def current_path(self, params: Mapping[str, Any] | None = None) -> str:
@@ -6919,9 +6912,7 @@ class Conn(TranslatingConn):
         if layout is None and (view is None or name not in view.templates() and view.render is View.render):
             return None  # an app need not have layouts
         if view is None:
-            raise PhoenixError(
-                f"no LayoutView was found for the layout {layout!r}: put_layout((LayoutView, {layout!r}))"
-            )
+            raise PhoenixError(f"no LayoutView was found for the layout {layout!r}: give put_layout the view too")
         return view, name
 
 
@@ -7073,9 +7064,7 @@ class Controller(metaclass=_Recording):
         if cls.action is not Controller.action:
             entry.runs, entry.call = _where_it_runs(controller.action), controller.action
         elif not _takes_arguments(getattr(controller, action), 2):
-            raise DefinitionError(
-                f"{where}: an action takes the conn and its params: `def {action}(self, conn, params)`"
-            )
+            raise DefinitionError(f"{where}: an action takes conn and params: `def {action}(self, conn, params)`")
         return entry
 
     @classmethod
