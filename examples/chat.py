@@ -110,7 +110,7 @@ class ChatView(View):
     body { margin: 0; height: 100vh; display: grid; grid: auto 1fr auto / 1fr 13rem; font: 16px system-ui; color: #222 }
     header { grid-column: 1 / 3; padding: .7rem 1rem; background: #f05423; color: white; display: flex; gap: 1rem }
     header a { color: white } header b { flex: 1 }
-    #log { overflow-y: auto; padding: 1rem } #log p { margin: 0 0 .5rem } #log b { color: #f05423 }
+    #log { overflow-y: auto; padding: 1rem } #log p { margin: 0 0 .5rem; overflow-wrap: anywhere } #log b { color: #f05423 }
     aside { background: #faf4f1; padding: 1rem; overflow-y: auto } aside li { margin: .2rem 0 } aside ul { padding-left: 1rem }
     aside .typing::after { content: " is typing …"; color: #999; font-size: .8em }
     form { grid-column: 1 / 3; display: flex; gap: .5rem; padding: .7rem; border-top: 1px solid #ddd }
