@@ -1126,8 +1126,9 @@ class BaseConn:
                 return conn
 
         Each *heartbeat*, in seconds, a comment is sent, so that proxies keep the connection, and a client that is gone
-        is noticed: its action is cancelled. A browser that connects again says what it had seen in the header
-        ``last-event-id``. Source: the HTML standard, §9.2.
+        is noticed: its action is cancelled. In a plain ``def`` a stream holds a worker thread, which hears of that when
+        it sends: where events are rare, write ``async def``. A browser that connects again says what it had seen in the
+        header ``last-event-id``. Source: the HTML standard, §9.2.
         """
         self._check_unsent()
         for name, value in (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"),
