@@ -81,12 +81,13 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterable, AsyncIterator, Generator
     from typing import (
-        IO, Any, ClassVar, Concatenate, Literal, NoReturn, ParamSpec, Protocol, TypeAlias, TypedDict, overload,
+        IO, Any, ClassVar, Concatenate, Literal, NoReturn, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload,
     )  # fmt: skip
 
     from typing_extensions import Self, Unpack
 
     P = ParamSpec("P")
+    _Subscriber = TypeVar("_Subscriber", bound="Mailbox | Callable[[Any], object]")
 
 __version__ = "0.1.0"
 __all__: list[str] = []
@@ -7489,13 +7490,9 @@ class PubSub:
         @overload
         def subscribe(self, topic: str, /) -> Mailbox: ...
         @overload
-        def subscribe(self, topic: str, callback: Callable[[Any], object], /) -> Callable[[Any], object]: ...
+        def subscribe(self, topic: str, subscriber: _Subscriber, /) -> _Subscriber: ...
         @overload
-        def subscribe(self, callback: Callable[[Any], object], topic: str, /) -> Callable[[Any], object]: ...
-        @overload
-        def subscribe(self, mailbox: Mailbox, topic: str, /) -> Mailbox: ...
-        @overload
-        def subscribe(self, topic: str, mailbox: Mailbox, /) -> Mailbox: ...
+        def subscribe(self, subscriber: _Subscriber, topic: str, /) -> _Subscriber: ...
 
     def subscribe(self, first: Any, second: Any = None, /) -> Any:
         """Subscribe to a topic: ``subscribe("logging")`` returns a ``Mailbox``.
@@ -7662,7 +7659,7 @@ def _subscriber_key(subscriber: Any) -> Any:
 # nobody is dropped when its topic is read, in half a microsecond. As many as come during one round trip to Redis
 # travel together, so that their number costs little. Such a batch is text:
 #
-#     <node> <the number of its first message> <hello, here, bye, or nothing>\n<message>\n<message> ...
+#     <node> <the number of its first message> <bye, or nothing>\n<message>\n<message> ...
 #
 # and a message is a line of JSON: `[topic, message]`, for a `Broadcast` `[topic, its topic if another, event, payload]`
 # (and `"base64"` behind a payload of bytes), or an object if it is for the presences. The numbers tell the receivers
@@ -7753,7 +7750,7 @@ class Redis:
         self._outbox_size = 0  # bytes
         self._sending = 0  # messages that are on their way to Redis
         self._number = 0  # of the first message in the outbox
-        self._sign = ""  # of the next batch that empties the outbox
+        self._leaving = False  # the batch that empties the outbox is the last one
         self._wake: Any = None  # an event: there is something to send
         self._down_since: float | None = None  # since when Redis has been away
         self._lost_before = 0  # so many had been lost by then
@@ -7854,41 +7851,41 @@ class Redis:
                 self._place, seconds, self._lost - self._lost_before,
             )  # fmt: skip
 
-    def _take(self) -> bytes:
-        """Return the next batch."""
+    def _take(self) -> tuple[bytes, bool]:
+        """Return the next batch, and whether it is our last one."""
         with self._lock:
             lines, size = [], 0
             while self._outbox and size < _MAX_BATCH:
                 lines.append(self._outbox.popleft())
                 size += len(lines[-1])
-            sign = ""
-            if not self._outbox:
-                sign, self._sign = self._sign, ""
-            head = f"{self._pubsub.node} {self._number} {sign}".encode()
+            is_last = self._leaving and not self._outbox
+            head = f"{self._pubsub.node} {self._number} {'bye' if is_last else ''}".encode()
             self._sending = len(lines)
             self._number += len(lines)
             self._outbox_size -= size
-        return b"\n".join([head, *lines])
+        return b"\n".join([head, *lines]), is_last
 
     async def _write(self, client: Any, reader: Any) -> None:
-        """Send what is in the outbox, and a heartbeat when it is time for one, until the *reader* fails."""
+        """Send what is in the outbox, and a heartbeat when it is time for one, until the *reader* fails or we leave."""
         loop = self._loop
         last_beat = beat_at = loop.time()
-        self._sign = "hello"
         while not reader.done():
             now = loop.time()
             if now >= beat_at:
                 self._beat(now, now - last_beat)
                 last_beat, beat_at = now, now + self.heartbeat
                 loop.call_at(beat_at, self._wake.set)
-            elif not self._outbox and not self._sign:
+            elif not self._outbox and not self._leaving:
                 self._wake.clear()
-                if not self._outbox and not self._sign:
+                if not self._outbox:
                     await self._wake.wait()
                 continue
-            await client.publish(self._channel, self._take())
+            batch, is_last = self._take()
+            await client.publish(self._channel, batch)
             self._published += self._sending
             self._sending = 0
+            if is_last:
+                return
 
     def _beat(self, now: float, passed: float) -> None:
         if self._unheard >= _MOST_UNHEARD:
@@ -7925,7 +7922,8 @@ class Redis:
         except ValueError:
             logger.error("what came by Redis, on %r, is not from this app: %.200r", self._channel, batch)
             return
-        next_one = self._nodes[node][0] if node in self._nodes else first
+        is_new = node not in self._nodes
+        next_one = first if is_new else self._nodes[node][0]
         if first < next_one:
             return  # it came already
         self._missed += int(first - next_one)
@@ -7936,13 +7934,11 @@ class Redis:
                 self._deliver(node, line)
             except Exception:
                 logger.exception("a message of another process could not be delivered: %.200r", line)
-        if sign == "hello":
-            self._sign = self._sign or "here"
+        if sign == "bye":
+            self._forget(node)
+        elif is_new:  # let it know at once who is here
             for presence in self._pubsub._presences.values():
                 presence._beat()
-            self._wake.set()
-        elif sign == "bye":
-            self._forget(node)
 
     def _deliver(self, node: str, line: str) -> None:
         pubsub = self._pubsub
@@ -7970,25 +7966,24 @@ class Redis:
 
     def _start(self, loop: Any) -> None:
         self._loop, self._thread = loop, _get_ident()
-        self._down_since, self._holds, self._wake = None, True, None
+        self._down_since, self._holds, self._wake, self._leaving = None, True, None, False
         self._task = loop.create_task(self._run())
 
     async def _stop(self) -> None:
         """Send what is left, and say goodbye."""
         import asyncio
 
-        deadline = self._loop.time() + 2
-        self._sign = "bye"
-        while self.is_up and (self._outbox or self._sign or self._sending) and self._loop.time() < deadline:
+        self._leaving = True
+        if self.is_up:
             self._wake.set()
-            await asyncio.sleep(0.005)
+            await asyncio.wait([self._task], timeout=2)
         await _cancel(self._task)
         with self._lock:
             self._lose_outbox()
             self._task = self._loop = None
 
     async def _run(self) -> None:
-        """Be connected, for ever."""
+        """Be connected, until we leave."""
         import asyncio
         import random
 
@@ -7997,6 +7992,7 @@ class Redis:
             client = self._open(self._asyncio_redis, self._asyncio_retry)
             try:
                 await self._talk(client)
+                return
             except Exception as error:  # noqa: BLE001 - whatever it is, the next connection is another chance
                 pause = self._fell(error, pause)
             finally:
@@ -8005,7 +8001,7 @@ class Redis:
             await asyncio.sleep(pause * random.uniform(0.5, 1))
 
     async def _talk(self, client: Any) -> None:
-        """Subscribe; then read and write until one of them fails. What is on its way then may still arrive."""
+        """Subscribe; then read and write until we leave. Raises whatever fails; what is on its way then may arrive."""
         import asyncio
 
         subscriber = client.pubsub()
@@ -8020,7 +8016,8 @@ class Redis:
         reader.add_done_callback(lambda _: wake.set())
         try:
             await self._write(client, reader)
-            await reader  # raises
+            if reader.done():
+                await reader  # raises
         finally:
             await _cancel(reader)
             await _close_quietly(subscriber)
