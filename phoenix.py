@@ -13016,14 +13016,12 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
         return None
     last = size - 1
     if not found[1]:
-        count = int(found[2])
-        first = max(0, size - count) if count else size
+        first = max(0, size - int(found[2]))
     else:
         first = int(found[1])
-        if found[2]:
-            if int(found[2]) < first:
-                return None
-            last = min(int(found[2]), last)
+        if found[2] and int(found[2]) < first:
+            return None
+        last = min(int(found[2] or last), last)
     if first >= size:
         return 1, 0
     return None if first == 0 and last == size - 1 else (first, last)
@@ -16204,9 +16202,10 @@ def _serve_all(
 ) -> None:
     """Serve endpoints whose servers are made, as ``Endpoint.run`` does; *run* is that of another loop."""
     _warn_of_sections(endpoints)
-    _hand_out(_sockets_of_systemd(), endpoints)
+    servers = [endpoint.server or endpoint.make_server() for endpoint in endpoints]
+    _hand_out(_sockets_of_systemd(), servers)
     try:
-        run(_serve_until_stopped(endpoints, reloader))
+        run(_serve_until_stopped(endpoints, servers, reloader))
     except KeyboardInterrupt:
         pass
 
@@ -16222,16 +16221,17 @@ def _warn_of_sections(endpoints: Sequence[Endpoint]) -> None:
             logger.warning("%s: there is no endpoint %r here.%s", where, name, hint)
 
 
-def _hand_out(sockets: Sequence[Any], endpoints: Sequence[Endpoint]) -> None:
-    """Let *endpoints* listen on sockets of systemd: a single one on all of them, several on one each."""
-    if len(endpoints) > 1 and len(sockets) not in (0, len(endpoints)):
-        sys.exit(f"systemd opened {len(sockets)} sockets for {len(endpoints)} apps: expected one each, in their order")
-    for at, endpoint in enumerate(endpoints if sockets else ()):
-        endpoint.server = endpoint.server or endpoint.make_server()
-        endpoint.server.sockets = list(sockets if len(endpoints) == 1 else sockets[at : at + 1])
+def _hand_out(sockets: Sequence[Any], servers: Sequence[Server]) -> None:
+    """Let *servers* listen on sockets of systemd: a single one on all of them, several on one each."""
+    if len(servers) > 1 and len(sockets) not in (0, len(servers)):
+        sys.exit(f"systemd opened {len(sockets)} sockets for {len(servers)} apps: expected one each, in their order")
+    for at, server in enumerate(servers if sockets else ()):
+        server.sockets = list(sockets if len(servers) == 1 else sockets[at : at + 1])
 
 
-async def _serve_until_stopped(endpoints: Sequence[Endpoint], reloader: _Reloader | None) -> None:
+async def _serve_until_stopped(
+    endpoints: Sequence[Endpoint], servers: Sequence[Server], reloader: _Reloader | None
+) -> None:
     """Serve until a signal comes, or until all of them have given up; one that does leaves the others alone."""
     import asyncio
     import signal
@@ -16252,13 +16252,13 @@ async def _serve_until_stopped(endpoints: Sequence[Endpoint], reloader: _Reloade
     started: list[Server] = []
     watchdog = None
     try:
-        for endpoint in endpoints:
-            endpoint.server = endpoint.server or endpoint.make_server()
+        _take_over(servers)
+        for endpoint, server in zip(endpoints, servers):
             if reloader is not None:
-                reloader.attach(endpoint, endpoint.server, stop.set)
-        _take_over([endpoint.server for endpoint in endpoints if endpoint.server is not None])
-        for endpoint in endpoints:
-            started.append(await _start_server(endpoint))
+                reloader.attach(endpoint, server, stop.set)
+        for endpoint, server in zip(endpoints, servers):
+            await _start_server(endpoint, server)
+            started.append(server)
         if any(endpoint.env == "dev" for endpoint in endpoints):
             watchdog = _Watchdog(loop)
         _inherited.clear()
@@ -16294,11 +16294,10 @@ def _take_over(servers: Sequence[Server]) -> None:
             os.close(number)
 
 
-async def _start_server(endpoint: Endpoint) -> Server:
+async def _start_server(endpoint: Endpoint, server: Server) -> None:
     """Start the server of *endpoint* and say where it is; exit with what is wrong if it cannot be there."""
     import errno
 
-    server = endpoint.server or endpoint.make_server()
     try:
         await server.start()
     except OSError as error:
@@ -16318,10 +16317,8 @@ async def _start_server(endpoint: Endpoint) -> Server:
     except PhoenixError as error:
         logger.critical("%s", error, exc_info=error.__cause__)
         sys.exit(1)
-    if "listeners" in server.inherited:
-        return server
-    print(f"Running {endpoint.name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
-    return server
+    if "listeners" not in server.inherited:
+        print(f"Running {endpoint.name} on {' and '.join(server.urls)} ({endpoint.env}), Ctrl-C stops", flush=True)
 
 
 # ==========================================================================================
