@@ -13819,6 +13819,8 @@ class _Children:
                 if self._stopping or is_ours or _is_cancelled(error):
                     if isinstance(error, Exception):
                         logger.exception("the child %s raised an error when it was stopped", _name_of(child))
+                    elif not self._stopping:  # in Python 3.10 it may have come from what the child waited for
+                        logger.error("the child %s was cancelled, and does not run any more", _name_of(child))
                     return
                 crashes = [*(at for at in crashes if loop.time() - at < _CRASH_WINDOW), loop.time()]
                 logger.error("the child %s crashed", _name_of(child), exc_info=error)

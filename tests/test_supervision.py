@@ -296,6 +296,23 @@ def test_a_child_that_waited_for_something_that_was_cancelled_is_started_again(
     assert len(crashes(caplog)) == 1
 
 
+def test_a_child_that_is_cancelled_while_the_server_runs_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def child() -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.get_running_loop().create_future()
+
+    async def run() -> None:
+        server = endpoint(children=[child]).make_server(port=0)
+        await server.start()
+        tasks[0].cancel()
+        await asyncio.wait(tasks, timeout=TIMEOUT)
+        assert any("child was cancelled, and does not run any more" in each.message for each in caplog.records)
+        await server.stop()
+
+    tasks: list[Any] = []
+    asyncio.run(run())
+
+
 def test_a_loop_that_ends_without_stopping_the_server_is_not_held_up_by_its_children() -> None:
     async def child() -> None:
         await asyncio.Event().wait()
