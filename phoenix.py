@@ -10091,7 +10091,9 @@ class _Mount:
             )  # fmt: skip
         if refused:
             return None
-        session.id = _checked_id(await self._ask(conn, self.handler.id, session))
+        session.id = await self._ask(conn, self.handler.id, session)
+        if session.id is not None and not isinstance(session.id, str):
+            raise ChannelError(f"the id of a connection must be text or None, got: {session.id!r}")
         return session
 
     async def _ask(self, conn: Any, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -10117,12 +10119,6 @@ class _Mount:
         """The server stops: those who poll are told, too."""
         for poll in list(self.polls.values()):
             poll.close(1001, "going away")
-
-
-def _checked_id(found: Any) -> str | None:
-    if found is not None and not isinstance(found, str):
-        raise ChannelError(f"the id of a connection must be text or None, got: {found!r}")
-    return found
 
 
 def _connect_info(conn: Any) -> dict[str, Any]:
@@ -17576,11 +17572,14 @@ def _route_as_json(router: type[Router], route: Route) -> dict[str, Any]:
 
 def _print_match(routers: Sequence[Any], options: Any) -> None:
     """Print what answers a request: ``--match GET /users/1``, or the path alone; a URL has a host too."""
+    from urllib.parse import urlsplit
+
     *given, url = options.match
     verb = given[0].upper() if given else "GET"
     if len(given) > 1 or verb not in _VERBS or not (url.startswith("/") or "://" in url):
         raise _Refused("--match takes a verb and a path, as in:", "routes", options.app, "--match", "GET", "/users/1")
-    host, path, query = _split_url(url)
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    host, path = parts.hostname or "", parts.path
     segments = [_decode_segment(part) for part in path.split("/") if part]
     tried = [_match_through(router, "GET" if verb == "WS" else verb, segments, host) for router in routers]
     matched = next((each for each in tried if each[3] is not None), None)
@@ -17592,7 +17591,7 @@ def _print_match(routers: Sequence[Any], options: Any) -> None:
     found.update(
         path="".join(each.path.rstrip("/") for each in routes) or "/", plug=_name_of(route.plug),
         pipelines=[pipe for each in routes for pipe in each.pipe_through],
-        params={**decode_query(query), **(path_params or {})},
+        params={**decode_query(parts.query), **(path_params or {})},
     )  # fmt: skip
     if options.json:
         print(encode_json(found))
@@ -17606,14 +17605,6 @@ def _print_match(routers: Sequence[Any], options: Any) -> None:
     place = f"{_short_name(found['file'])}:{found['line']}"
     print(f"{_paint_verb(route.shown_verb)} {found['path']}  ({place})\n")
     print("".join(f"    {name:11}  {value}\n" for name, value in rows.items() if value), end="")
-
-
-def _split_url(url: str) -> tuple[str, str, str]:
-    """Return host, path and query of a URL, or of a path alone."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url) if "://" in url else urlsplit(f"//{url}")
-    return parts.hostname or "", parts.path, parts.query
 
 
 def _with_place(label: str, function: Any) -> str:
