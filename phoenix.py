@@ -15556,9 +15556,7 @@ class _GunicornServing:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
     def run(self) -> None:
-        import asyncio
-
-        asyncio.run(self._serve())
+        _run_fairly(self._serve())
 
     async def _serve(self) -> None:
         import asyncio
