@@ -3874,14 +3874,11 @@ class _InlineTemplate:
         return self.compiled
 
 
-class _ViewRecorder:
+class _ViewRecorder(list[_InlineTemplate]):
     """Records ``template(...)`` in the body of a view."""
 
-    def __init__(self) -> None:
-        self.templates: list[_InlineTemplate] = []
-
     def template(self, file: str, source: str, where: str) -> None:
-        self.templates.append(_InlineTemplate(file, source, where))
+        self.append(_InlineTemplate(file, source, where))
 
 
 def template(name: str, source: str) -> None:
@@ -3975,10 +3972,10 @@ class View(metaclass=_Recording):
     @classmethod
     def _recorded(cls, recorder: _ViewRecorder) -> None:
         cls._where = _caller(3)
-        for inline in recorder.templates:
+        for inline in recorder:
             if inline.extension in cls.engines:  # others may be configured later
                 inline.compile(cls.engines)
-        cls._inline = recorder.templates
+        cls._inline = recorder
         cls._compiled = cls._instance = None
 
     @classmethod
@@ -7093,13 +7090,13 @@ class Controller(metaclass=_Recording):
     # --- Views, found by name -------------------------------------------------------------
 
     @classmethod
+    def _view_name(cls) -> str:
+        return cls.__name__.removesuffix("Controller") + "View"
+
+    @classmethod
     def _find_view(cls) -> Any:
         """Return the view of this controller, or of the nearest it extends that has one, or ``None``."""
         return cls._find("view", lambda base: _class_near(base, base._view_name()))
-
-    @classmethod
-    def _view_name(cls) -> str:
-        return cls.__name__.removesuffix("Controller") + "View"
 
     @classmethod
     def _no_view(cls) -> PhoenixError:
