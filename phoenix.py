@@ -4706,7 +4706,7 @@ class Form:
         Raises ``ArgumentError`` unless the form is multipart: others send the file's name, not the file.
         """
         if not self.multipart:
-            raise ArgumentError(f"file_input({field!r}) needs a form that sends files: form_for(..., multipart=True)")
+            raise ArgumentError(f"file_input({field!r}) cannot send a file: write form_for(..., multipart=True)")
         name = self.input_name(field) + ("[]" if attributes.get("multiple") else "")
         return self._input("file", field, {"name": name, "value": None, **attributes})
 
