@@ -6,6 +6,7 @@ Every server here is the real one, in a process of its own.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import http.client
 import io
 import json
@@ -946,7 +947,8 @@ def ask_wsgi(app: Any, **environ: str) -> tuple[str, bytes]:
     setup_testing_defaults(found)
     found.update(environ)
     statuses: list[str] = []
-    body = b"".join(app.wsgi(found, lambda status, headers, error=None: statuses.append(status)))
+    context = contextvars.copy_context()  # the request's id must not stay behind in the thread of the tests
+    body = b"".join(context.run(app.wsgi, found, lambda status, headers, error=None: statuses.append(status)))
     return statuses[0], body
 
 
