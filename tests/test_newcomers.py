@@ -88,7 +88,7 @@ def test_a_mistake_is_named_with_its_mend(right: str, wrong: str, path: str, tol
 
 def test_a_file_in_a_form_that_sends_none_is_an_error(tmp_path: Path) -> None:
     source = (EXAMPLES / "blog.py").read_text().replace(", multipart=True", "").replace('.only("new", ', ".only(")
-    assert "needs a form that sends files: form_for(..., multipart=True)" in run_blog(source, tmp_path, "/posts/new")
+    assert "write form_for(..., multipart=True)" in run_blog(source, tmp_path, "/posts/new")
 
 
 def test_without_a_mistake_the_page_is_there(tmp_path: Path) -> None:
