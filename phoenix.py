@@ -11199,8 +11199,8 @@ class Timeouts:
 
 
 _NEVER = float("inf")
-_ACCEPTS = 64  # clients that are accepted before others have their turn
-_EVENTS = 256  # sockets that are looked after before timers and tasks have their turn
+_ACCEPTS = 32  # clients that are accepted before others have their turn
+_EVENTS = 128  # sockets that are looked after before timers and tasks have their turn
 _TURN = 64  # requests of one connection that are answered before others have their turn
 _UNSENT = 262_144  # bytes that the system holds for a client until the network takes them
 _WRITE_AHEAD = 262_144  # bytes that are sent before others have their turn, even if the client takes them at once
@@ -12581,11 +12581,13 @@ def _run_fairly(main: Any) -> None:
         rest: list[Any] = []
 
         def select(self, timeout: float | None = None) -> list[Any]:
-            registered = self.get_map()
-            unchanged = [event for event in self.rest if registered.get(event[0].fd) is event[0]]
-            ready = unchanged or super().select(timeout)
-            self.rest = ready[_EVENTS:]
-            return ready[:_EVENTS] if self.rest else ready
+            waited = self.rest
+            ready = waited or super().select(timeout)
+            ready, self.rest = ready[:_EVENTS], ready[_EVENTS:]
+            if waited:  # what has changed since then is asked for again
+                registered = self.get_map()
+                ready = [event for event in ready if registered.get(event[0].fd) is event[0]]
+            return ready
 
     if sys.version_info >= (3, 11) and sys.platform != "win32":
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FairSelector())) as runner:
@@ -13465,7 +13467,9 @@ class _Report:
         """Return the lines around one: number, and the text before, in and behind the part that failed."""
         import linecache
 
-        lines, first, found = linecache.getlines(place.file), max(1, place.line - 5), []
+        # From 3.13 on, the source of `python -c` is kept under the name of all code that has no file.
+        lines = linecache.getlines(place.file) if place.file != "<string>" else []
+        first, found = max(1, place.line - 5), []
         for number, line in enumerate(lines[first - 1 : place.line + 5] if place.line <= len(lines) else (), first):
             line = line.rstrip()
             start, end = place.columns if number == place.line else (0, 0)
