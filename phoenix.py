@@ -8030,7 +8030,7 @@ class Redis:
                 return 0.0
             self._holds = False
             self._lose_outbox()
-        return min(max(0.1, 2 * pause), 5)
+        return min(max(0.1, 2 * pause), 5, self.heartbeat)  # later than that, who came back first takes us for dead
 
 
 _MAX_OUTBOX = 8 << 20  # bytes of messages that wait for Redis
