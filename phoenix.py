@@ -5997,7 +5997,10 @@ class Router(metaclass=_Recording):
                 raise self._no_route(conn, segments)
             if route.names:
                 conn._put_path_params(route.path_params(segments))
-        conn.private.update(route.private)
+        if conn.private:
+            conn.private.update(route.private)
+        else:
+            conn.private = route.private.copy()
         if route.assigns:
             conn.assigns.update(route.assigns)
         if logger.isEnabledFor(10):  # logging.DEBUG
@@ -6748,7 +6751,7 @@ class Conn(TranslatingConn):
             formats = tuple(*formats)  # accepts(["html", "json"])
             if not formats:
                 raise ArgumentError('accepts needs a format: plug(Conn.accepts, "html")')
-        asked = self._asked_format()
+        asked = self._asked_format() if self.query_string or self.path_params or self._body_params else None
         if asked is None:
             accept = self._req_headers.get("accept")
             asked = negotiate(",".join(accept), formats) if accept else formats[0]
@@ -6760,8 +6763,6 @@ class Conn(TranslatingConn):
 
     def _asked_format(self) -> Any:
         """Return what the client names as its format. A form may well have a field called ``format``: that is none."""
-        if not (self.query_string or self.path_params or self._body_params):
-            return None
         return self.params.get("_format") or (self.query_params.get("format") if self.query_string else None)
 
     @property
@@ -10796,7 +10797,7 @@ class Request:
     ``headers.fields`` maps names in lower case to lists of values.
     """
 
-    __slots__ = ("method", "path", "query", "minor", "headers", "keep_alive")
+    __slots__ = ("method", "path", "query", "minor", "headers", "has_body", "keep_alive")
 
     def __init__(self, method: str, path: str, query: str, minor: int, headers: _Headers) -> None:
         self.method = method
@@ -10804,6 +10805,7 @@ class Request:
         self.query = query
         self.minor = minor  # 1 for HTTP/1.1, 0 for HTTP/1.0
         self.headers = headers
+        self.has_body = headers.chunked or headers.length > 0
         self.keep_alive = not headers.close and (minor == 1 or headers.keep_alive)  # RFC 9112 §9.3
 
 
@@ -10827,9 +10829,6 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
 
     Raises ``HTTPProtocolError`` with status 400, 414, 431, 501 or 505.
     """
-    request = limits._known_heads.get(head)
-    if request is not None:
-        return request
     line, _, block = head.partition(b"\r\n")
     if len(line) > limits.line:
         raise HTTPProtocolError(414, f"the request line is over {limits.line} bytes")
@@ -10970,11 +10969,11 @@ class RequestParser:
     ``HTTPProtocolError``.
     """
 
-    __slots__ = ("limits", "_data", "_at", "_scanned", "_left", "_state")
+    __slots__ = ("limits", "data", "_at", "_scanned", "_left", "_state")
 
     def __init__(self, limits: HTTPLimits | None = None) -> None:
         self.limits = limits or HTTPLimits()
-        self._data = b""
+        self.data = b""  # empty when all was used
         self._at = 0  # what lies before was used
         self._scanned = 0  # what lies before holds no end of a head
         self._left = 0  # bytes of the body, or of its chunk, that are still to come
@@ -10983,45 +10982,41 @@ class RequestParser:
     @property
     def buffered(self) -> int:
         """How many bytes were received and not used."""
-        return len(self._data) - self._at
+        return len(self.data) - self._at
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes from the client."""
-        if self._at == len(self._data):
-            self._data, self._scanned = data, 0
+        if self._at == len(self.data):
+            self.data, self._scanned = data, 0
         else:
-            self._data = self._data[self._at :] + data
+            self.data = self.data[self._at :] + data
             self._scanned = max(0, self._scanned - self._at)
         self._at = 0
 
     def next_request(self) -> Request | None:
         """Read the head of the next request, if all of it has come."""
-        data = self._data
-        if self._at == len(data):
-            self._data, self._at = b"", 0  # a connection that waits keeps nothing
-            return None
+        data = self.data
         while data.startswith(b"\r\n", self._at):  # RFC 9112 §2.2: blank lines before a request line
             self._at += 2
+        if self._at == len(data):
+            self.data, self._at = b"", 0  # a connection that waits keeps nothing
+            return None
         end = data.find(b"\r\n\r\n", max(self._at, self._scanned - 3))
         if end < 0:
             self._check_partial_head()
             return None
-        request = parse_request_head(data[self._at : end], self.limits)
+        head = data[self._at : end]
+        request = self.limits._known_heads.get(head) or parse_request_head(head, self.limits)
         self._at = end + 4
         self._scanned = 0
-        headers = request.headers
-        if headers.chunked:
-            self._state = self._chunk_line
-        elif headers.length:
-            self._left = headers.length
-            self._state = self._counted
-        else:
-            self._state = self._end_of_body
+        if request.has_body:
+            self._left = request.headers.length
+            self._state = self._chunk_line if request.headers.chunked else self._counted
         return request
 
     def _check_partial_head(self) -> None:
         """Refuse early what can become no request, so that a client with another protocol need not wait."""
-        data, limits = self._data, self.limits
+        data, limits = self.data, self.limits
         first = data[self._at : self._at + 1]
         if first < b"!" and first not in (b"", b"\r"):
             hint = ": it is TLS" if first == b"\x16" else ""
@@ -11040,7 +11035,7 @@ class RequestParser:
 
     def rest(self) -> bytes:
         """Return what was received and not used, for another protocol to read."""
-        rest, self._data, self._at = self._data[self._at :], b"", 0
+        rest, self.data, self._at = self.data[self._at :], b"", 0
         return rest
 
     def next_data(self) -> bytes | None:
@@ -11062,7 +11057,7 @@ class RequestParser:
         return self._take_left(self._end_of_body)
 
     def _take_left(self, then: Callable[[], bytes | None]) -> bytes | None:
-        part = self._data[self._at : self._at + self._left]
+        part = self.data[self._at : self._at + self._left]
         self._at += len(part)
         self._left -= len(part)
         if not self._left:
@@ -11071,16 +11066,16 @@ class RequestParser:
 
     def _chunk_line(self) -> bytes | None:
         """Read the size of a chunk (RFC 9112 §7.1)."""
-        end = self._data.find(b"\r\n", self._at)
+        end = self.data.find(b"\r\n", self._at)
         if (self.buffered if end < 0 else end - self._at) > _MAX_CHUNK_LINE:
             raise HTTPProtocolError(400, f"a chunk size line is over {_MAX_CHUNK_LINE} bytes")
         if end < 0:
-            if _BARE_LF(self._data, self._at):
+            if _BARE_LF(self.data, self._at):
                 raise HTTPProtocolError(400, "a chunk size ends without a carriage return")
             return None
-        size = _CHUNK_LINE(self._data, self._at, end)
+        size = _CHUNK_LINE(self.data, self._at, end)
         if size is None:
-            raise HTTPProtocolError(400, f"malformed chunk size: {self._data[self._at : end][:100]!r}")
+            raise HTTPProtocolError(400, f"malformed chunk size: {self.data[self._at : end][:100]!r}")
         self._at = end + 2
         self._left = int(size[1], 16)
         self._state = self._chunk_data if self._left else self._trailers
@@ -11090,7 +11085,7 @@ class RequestParser:
         return self._take_left(self._chunk_end)
 
     def _chunk_end(self) -> bytes | None:
-        line_end = self._data[self._at : self._at + 2]
+        line_end = self.data[self._at : self._at + 2]
         if not b"\r\n".startswith(line_end):
             raise HTTPProtocolError(400, "a chunk is longer than its size")
         if len(line_end) < 2:
@@ -11101,17 +11096,17 @@ class RequestParser:
 
     def _trailers(self) -> bytes | None:
         """Read and drop the fields behind the last chunk (RFC 9112 §7.1.2)."""
-        if self._data.startswith(b"\r\n", self._at):
+        if self.data.startswith(b"\r\n", self._at):
             self._at += 2
         else:
-            end = self._data.find(b"\r\n\r\n", self._at)
+            end = self.data.find(b"\r\n\r\n", self._at)
             if (self.buffered if end < 0 else end - self._at) > self.limits.headers:
                 raise HTTPProtocolError(431, f"the trailers are over {self.limits.headers} bytes")
             if end < 0:
-                if _BARE_LF(self._data, self._at):
+                if _BARE_LF(self.data, self._at):
                     raise HTTPProtocolError(400, "a line ends without a carriage return")
                 return None
-            _parse_fields(self._data[self._at : end], self.limits)
+            _parse_fields(self.data[self._at : end], self.limits)
             self._at = end + 4
         self._state = self._end_of_body
         return b""
@@ -11131,7 +11126,7 @@ def encode_head(
     Names and values were checked when they were put (see Conn).
     """
     request_id = headers.pop("x-request-id", None)  # what differs each time must not spoil what is known
-    key = (status, *headers.items())
+    key = (status, *headers, *headers.values())
     head = _known_heads.get(key)
     if head is None:
         lines = [f"HTTP/1.1 {status} {reason_phrase(status) if status in _STATUS_NAMES else ''}\r\n"]
@@ -11145,7 +11140,7 @@ def encode_head(
             _known_heads[key] = head
     if request_id is not None:
         headers["x-request-id"] = request_id
-        head += f"x-request-id: {request_id[0]}\r\n".encode("latin-1", "replace")
+        head = b"%bx-request-id: %b\r\n" % (head, request_id[0].encode("latin-1", "replace"))
     if cookies:
         head += "".join(
             f"set-cookie: {name}={value}{attributes}\r\n" for name, (value, attributes) in cookies.items()
@@ -11209,6 +11204,7 @@ _SMALL_FILE = 65_536  # files up to this are read at once; larger ones go from d
 _FILE_PIECE = 1_048_576  # ... in pieces, which the system takes or refuses at once
 _WRITE_COST = 1024  # bytes that could be sent in the time that a call of the system takes
 _UNAWAITED = 67_108_864  # bytes that are sent without a wait before that is taken for a mistake
+_CROWD = 1000  # connections that the garbage collector need not look through again and again
 
 
 # --- Worker threads -----------------------------------------------------------------------
@@ -11433,7 +11429,7 @@ class _Connection(_LoopAdapter):
             self._next_requests()
         elif self.waiter is not None:
             _wake(self.waiter)
-        if parser.buffered > self.server.read_ahead and not self.reading_paused and not self.discarding:
+        if parser.data and parser.buffered > self.server.read_ahead and not (self.reading_paused or self.discarding):
             self.reading_paused = True
             self.transport.pause_reading()
 
@@ -11582,7 +11578,7 @@ class _Connection(_LoopAdapter):
             if request is None:
                 if self.ended:
                     self._close_gently()
-                elif parser.buffered and not self.head_started:
+                elif parser.data and not self.head_started:
                     self.head_started = True
                     self.deadline = self.server.now + self.server.timeouts.head
                 return
@@ -11658,7 +11654,7 @@ class _Connection(_LoopAdapter):
             _clean_up(conn)
         if self.closed:
             return
-        if not self.keep_alive or not self._skip_body():
+        if not self.keep_alive or self.request.has_body and not self._skip_body():
             self._close_gently()
             return
         self.request = None
@@ -12265,6 +12261,7 @@ class Server:
         self.loop: Any = None
         self._listeners: list[Any] = []
         self._uds_inode = 0  # of the socket that was made at `uds`
+        self._frozen = 0  # so many connections were there when the collector was told to leave them alone
         self._sweeper: Any = None
         self._drained: Any = None
         self.ended: Any = None  # a future that is done when the server has stopped
@@ -12391,6 +12388,19 @@ class Server:
         for connection in list(self.connections):
             if connection.deadline < self.now:
                 connection.timed_out()
+        self._spare_collector()
+
+    def _spare_collector(self) -> None:
+        """Let the garbage collector pass over a crowd: to look through 10,000 connections blocks the loop for 0.1 s."""
+        import gc
+
+        count = len(self.connections)
+        if count >= self._frozen + _CROWD:
+            gc.freeze()
+            self._frozen = count
+        elif count < self._frozen // 2:
+            gc.unfreeze()  # what those who left have left behind
+            self._frozen = count
 
     def check_drained(self) -> None:
         """Wake who waits for the last connection to end, if it has."""
@@ -14973,6 +14983,11 @@ def _first_with_session(router: Any) -> Any:
     return None
 
 
+def _concerns_get(step: _Step) -> bool:
+    call = step[2].call
+    return call not in (method_override, head_as_get) and not isinstance(call, Parsers)
+
+
 def _fetches_session(steps: Sequence[_Step]) -> bool:
     return any(getattr(entry, "name", "").endswith(".fetch_session") for _, _, entry in steps)
 
@@ -15172,7 +15187,9 @@ class Endpoint(metaclass=_Recording):
             static.look_beside(sys.modules.get(home, self.module))
         self.translations.look_beside(sys.modules.get(home, self.module))
         plugs = [*self._guards(), *entries, *self.options["plugs"], self.router]
-        return _steps(each if isinstance(each, PlugEntry) else PlugEntry(each, (), {}, self.where) for each in plugs)
+        steps = _steps(each if isinstance(each, PlugEntry) else PlugEntry(each, (), {}, self.where) for each in plugs)
+        self._steps_of_get = steps if self._own_plugs else tuple(filter(_concerns_get, steps))
+        return steps
 
     def _guards(self) -> Iterator[Any]:
         """Yield the plugs in front of all others: what they find out or refuse holds for everything."""
@@ -15234,7 +15251,7 @@ class Endpoint(metaclass=_Recording):
         Returns the conn with its response, or a coroutine that will.
         """
         try:
-            result = run_steps(conn, self._steps)
+            result = run_steps(conn, self._steps_of_get if conn.method == "GET" else self._steps)
             if result is conn:
                 if conn.state == "unset":
                     raise NotSentError

@@ -1968,3 +1968,18 @@ def test_more_clients_wait_to_be_accepted_than_are_accepted_in_one_go() -> None:
         return len(clients)
 
     assert asyncio.run(main()) == 300
+
+
+def test_the_garbage_collector_passes_over_a_crowd_while_it_is_there(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phoenix, "_CROWD", 10)
+    site = serve({"timeouts": {"idle": 0.4}}, hello=hello)
+    site.call(gc.unfreeze)
+    crowd = [site.client() for _ in range(10)]
+    for client in crowd:
+        client.get("/hello")
+    wait_until(gc.get_freeze_count, "the crowd is noticed")
+    for client in crowd:
+        client.close()
+    wait_until(lambda: not gc.get_freeze_count(), "what they left behind can be collected")
