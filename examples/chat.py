@@ -136,7 +136,7 @@ class ChatView(View):
       el("log").append(p)
       p.scrollIntoView()
     }
-    el("user").value = localStorage.user || "guest" + Math.floor(Math.random() * 1000)
+    el("user").value = sessionStorage.user ||= "guest" + Math.floor(Math.random() * 1000)  // each window has its own
 
     const socket = new Phoenix.Socket("/ws")
     const channel = socket.channel(`rooms:${room}`, () => ({user: el("user").value}))
@@ -157,7 +157,7 @@ class ChatView(View):
     let typing
     const type = now => { if (now !== typing) channel.push("typing", {typing: typing = now}) }
     el("body").oninput = () => type(el("body").value !== "")
-    el("user").onchange = () => { localStorage.user = el("user").value; location.reload() }
+    el("user").onchange = () => { sessionStorage.user = el("user").value; location.reload() }
     el("form").onsubmit = event => {
       event.preventDefault()
       if (el("body").value.trim()) channel.push("new:msg", {body: el("body").value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def two_windows(browser: Any, chat: StartedServer) -> Any:
     for name in ("ann", "bob"):
         context = browser.new_context(viewport={"width": 900, "height": 500})
         context.set_default_timeout(10_000)
-        context.add_init_script(f"localStorage.user = '{name}'")
+        context.add_init_script(f"sessionStorage.user ||= '{name}'")
         page = context.new_page()
         page.goto(chat.url)
         page.wait_for_function("document.getElementById('state').textContent === 'online'")
@@ -51,6 +52,20 @@ def test_two_windows_chat_and_what_is_said_is_escaped(two_windows: Any) -> None:
     assert bob.inner_text("#log p") == "ann hello <b>Bob</b>"
     say(bob, "hello Ann")
     ann.wait_for_function(f"{LINES} === 2")
+
+
+def test_windows_of_one_browser_keep_their_nicknames(chat: StartedServer, page: Any) -> None:
+    page.goto(chat.url)
+    page.fill("#user", "ann")
+    page.press("#user", "Tab")
+    other = page.context.new_page()
+    other.goto(chat.url)
+    other.fill("#user", "bob")
+    other.press("#user", "Tab")
+    for each, name in ((page, "ann"), (other, "bob")):
+        each.click("text=kitchen")
+        each.wait_for_url("**/rooms/kitchen")
+        assert each.input_value("#user") == name
 
 
 def test_curl_speaks_into_the_chat_through_a_plain_function(two_windows: Any, chat: StartedServer) -> None:
@@ -188,11 +203,25 @@ def test_the_browser_falls_back_to_long_polling(seed_page: Any) -> None:
     assert heard == {"by": "poll"}
 
 
-def test_the_picture_in_the_readme_shows_the_chat(two_windows: Any, chat: StartedServer) -> None:
+def test_the_picture_in_the_readme_shows_the_chat(two_windows: Any, chat: StartedServer, page: Any) -> None:
     ann, bob = two_windows
-    say(ann, "hello")
+    say(ann, "Hello <b>Bob</b>")
     bob.wait_for_function(f"{LINES} === 1")
-    picture = ann.screenshot()
+    say(bob, "Hello Ann! Who else is here?")
+    ann.wait_for_function(f"{LINES} === 2")
+    chat.request("/rooms/lobby", "POST", form={"body": "me, from a shell"})
+    ann.fill("#body", "Let us see")
+    bob.wait_for_selector("#people li.typing")
+    windows = []
+    for window in (ann, bob):
+        window.wait_for_function(f"{LINES} === 3")
+        window.set_viewport_size({"width": 520, "height": 300})
+        windows.append(base64.b64encode(window.screenshot()).decode())
+    page.set_viewport_size({"width": 1120, "height": 340})
+    images = "".join(f"<img src='data:image/png;base64,{window}'>" for window in windows)
+    page.set_content(f"<style>body {{ margin: 20px; display: flex; gap: 40px; background: #ddd }}</style>{images}")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    picture = page.screenshot()
     kept = EXAMPLES / "chat.png"
     if os.environ.get("KEEP_PICTURES"):
         kept.write_bytes(picture)
