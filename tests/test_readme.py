@@ -8,10 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import StartedServer
+
+import phoenix
 
 
 def python_blocks(text: str) -> list[str]:
@@ -86,6 +91,86 @@ def test_the_guest_book_works_after_each_of_its_steps(tmp_path: Path) -> None:
         assert done.returncode == 0, f"step {number}\n{done.stderr}"
     done = run("-m", "unittest", "guests", cwd=tmp_path)
     assert done.returncode == 0 and "Ran 1 test" in done.stderr, done.stderr
+
+
+def test_the_guest_book_shows_in_one_window_what_is_written_in_another(
+    start: Callable[..., StartedServer], page: Any, tmp_path: Path
+) -> None:
+    app = ""
+    for step in python_blocks(SECTIONS[GROWING[0]])[:4]:
+        app = grown(app, step)
+    (tmp_path / "guests.py").write_text(app)
+    page.goto(start(tmp_path / "guests.py", PYTHONPATH=str(ROOT)).url)
+    other = page.context.new_page()
+    other.goto(page.url)
+    for window in (page, other):
+        window.wait_for_function("room.state === 'joined'")
+    page.fill("#guest_name", "Bob")
+    page.fill("#guest_body", "Me <too>")
+    page.click("text=Write")
+    assert page.inner_text(".notice") == "Thank you, Bob!"
+    assert page.inner_text("#guests p:last-child") == "Bob Me <too>"
+    other.wait_for_function("document.querySelectorAll('#guests p').length === 2")
+    assert other.inner_text("#guests p:last-child") == "Bob Me <too>"
+
+
+PARTS = {
+    "controllers": """
+from phoenix import Controller
+
+class GuestController(Controller):
+    def index(self, conn, params):
+        return conn.render("index.html", guests=["Ann"])
+""",
+    "views": """
+from web.view import View
+
+class GuestView(View):
+    pass
+""",
+    "templates": "<%= for guest in @guests: %><p><%= guest %></p><% end %>",
+    "tests": """
+import unittest
+from app import app
+
+class GuestControllerTest(unittest.TestCase):
+    def test_the_guests_are_there(self):
+        client = app.test()
+        self.assertIn("<p>Ann</p>", client.html_response(client.get("/guests")))
+""",
+}
+
+
+def test_a_resource_is_added_by_hand_where_the_readme_says(tmp_path: Path) -> None:
+    done = run(str(ROOT / "phoenix.py"), "new", "my_app", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    router, *files = re.findall(r"`([\w/.]+/[\w/.]+)`", README.partition("Guests would be a line in ")[2].partition("[")[0])
+    assert len(files) == len(PARTS)
+    for file in files:
+        (tmp_path / "my_app" / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "my_app" / file).write_text(next(text for folder, text in PARTS.items() if folder in file.split("/")))
+    before = '        get("/", PageController, "index")\n'
+    after = '        resources("/guests", GuestController, only=["index"])\n'
+    imports = "from phoenix import resources\nfrom web.controllers.guest_controller import GuestController\n\nclass Router"
+    path = tmp_path / "my_app" / router
+    path.write_text(path.read_text().replace(before, before + after).replace("\nclass Router", imports))
+    done = run("-m", "unittest", cwd=tmp_path / "my_app")
+    assert done.returncode == 0 and "Ran 6 tests" in done.stderr, done.stderr
+
+
+def test_the_page_of_the_readme_joins_the_channel_above_it(
+    start: Callable[..., StartedServer], page: Any, tmp_path: Path
+) -> None:
+    [html] = [code for language, code in BLOCKS if language == "html"]
+    [app] = [code for code in PYTHON if "class RoomChannel" in code]
+    (tmp_path / "priv" / "static").mkdir(parents=True)
+    (tmp_path / "priv" / "static" / "page.html").write_text("<!DOCTYPE html>\n" + html)
+    (tmp_path / "rooms.py").write_text(app + "app.run()\n")
+    server = start(tmp_path / "rooms.py", PYTHONPATH=str(ROOT))
+    with page.expect_console_message(lambda said: said.text == "ann hi"):
+        page.goto(server.url + "/page.html")
+    with page.expect_console_message(lambda said: said.text == "curl hello"):
+        assert server.request("/say", "POST", form={"body": "hello"}).text == "said"
 
 
 NAMES_OF_PHOENIX = "import phoenix\nfrom phoenix import " + (
@@ -182,14 +267,19 @@ def test_the_showcases_of_the_readme_are_examples_that_the_tests_start() -> None
     assert started and all((ROOT / path).is_file() for path in started)
 
 
+def test_the_readme_names_the_course_from_its_first_lesson_to_its_last() -> None:
+    lessons = ["hello.py", *sorted(path.name for path in (ROOT / "examples").glob("[0-9][0-9]_*.py"))]
+    numbers = "ten eleven twelve thirteen fourteen fifteen".split()
+    assert f"course of {numbers[len(lessons) - 10]} lessons, from" in README
+    assert all(f"`{lesson}`" in README for lesson in (*lessons[:2], lessons[-1]))
+
+
 def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
     assert "bash tests/run" in COMMANDS
     assert "exec bash tests/run" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 def test_every_option_of_the_endpoint_stands_in_the_readme() -> None:
-    import phoenix
-
     rows = [line for line in README.splitlines() if line.startswith("| `")]
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows)))
     assert set(phoenix._ENDPOINT_OPTIONS) <= named
@@ -199,7 +289,9 @@ def test_every_option_of_the_endpoint_stands_in_the_readme() -> None:
 def test_the_chapters_that_the_readme_lists_are_those_of_the_file() -> None:
     chapters = re.findall(r"^# (\d+)\. (.+?)  +depends on:", (ROOT / "phoenix.py").read_text("utf-8"), re.MULTILINE)
     section = README.partition("## How to read the source")[2].partition("\n## ")[0]
-    listed = re.findall(r"\| (\d+) \| ([^:(,|]+)", section)
-    assert len(listed) == len(chapters)
-    for number, title in listed:
+    rows = re.findall(r"^\| (\d+) \| ([^:(,|]+)[^|]*\| ([^|]*)\|", section, re.MULTILINE)
+    assert len(rows) == len(chapters)
+    for number, title, _ in rows:
         assert any(number == n and t.startswith(title.strip().split(" and ")[0]) for n, t in chapters), (number, title)
+    named = [name for *_, names in rows for name in re.findall(r"\w+", names)]
+    assert sorted(named) == sorted(name for name in phoenix.__all__ if not name.endswith("Error"))
