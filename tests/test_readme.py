@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -284,6 +285,28 @@ def test_every_option_of_the_endpoint_stands_in_the_readme() -> None:
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows)))
     assert set(phoenix._ENDPOINT_OPTIONS) <= named
     assert set(phoenix._ENDPOINT_OPTIONS) <= set(re.findall(r"``(\w+)``", phoenix.Endpoint.__doc__ or ""))
+
+
+def test_the_limits_of_the_readme_are_the_defaults_and_stand_where_it_says() -> None:
+    class Router(phoenix.Router):
+        pass
+
+    table = README.partition("| limit | ")[2].partition("\n## ")[0]
+    kinds = {"limits": phoenix.HTTPLimits, "timeouts": phoenix.Timeouts, "parsers": phoenix.Parsers}
+    given = re.findall(r"`(limits|timeouts|parsers)=(\{.*?\})`", table)
+    assert {name for name, _ in given} == kinds.keys()
+    for name, text in given:
+        options = ast.literal_eval(text)
+        phoenix.Endpoint(Router, **{name: options})  # raises for what it does not know
+        defaults = inspect.signature(kinds[name]).parameters
+        assert options == {key: defaults[key].default for key in options}
+    [call] = re.findall(r"`(socket\(.*?\))`", table)
+    keywords = ast.parse(call, mode="eval").body.keywords  # type: ignore[attr-defined]
+
+    class SocketRouter(phoenix.Router):
+        phoenix.socket("/ws", **{each.arg: ast.literal_eval(each.value) for each in keywords})  # raises for what it does not know
+
+    assert SocketRouter.routes
 
 
 def test_the_chapters_that_the_readme_lists_are_those_of_the_file() -> None:
