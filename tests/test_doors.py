@@ -1133,6 +1133,17 @@ def test_gunicorn_binds_a_unix_socket_for_this_server(run: Any, tmp_path: Path) 
     assert server.stop() == 0
 
 
+@pytest.mark.skipif(SYSTEMD is None, reason="needs systemd-socket-activate: apt-get install systemd")
+def test_gunicorn_takes_the_socket_of_systemd(run: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    command = gunicorn_worker(path)
+    del command[(at := command.index("--bind")) : at + 2]
+    server = run([SYSTEMD, "-l", path, "-E", f"PYTHONPATH={ROOT}", *command], path)  # it passes on nothing of its own
+    assert server.get("/pages/a").status == 200
+    assert f"Listening at: unix:{path}" in server.log
+    assert server.stop() == 0
+
+
 class Load:
     """Requests from several threads, over connections that are kept and over new ones, until it is told to stop."""
 
