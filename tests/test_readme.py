@@ -236,6 +236,26 @@ def test_the_config_file_of_the_readme_configures_an_app(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+def test_a_new_app_behind_nginx_is_configured_as_the_readme_says(tmp_path: Path) -> None:
+    done = run(str(ROOT / "phoenix.py"), "new", "my_app", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [options] = re.findall(r"in place of\s+its `url`: `(.*?)`", README)
+    file = tmp_path / "my_app" / "config" / "prod.py"
+    text, times = re.subn(r"^    url=.*$", f"    {options},", file.read_text(), flags=re.MULTILINE)
+    assert times == 1
+    file.write_text(text)
+    ask = """
+import os
+os.environ["SECRET_KEY_BASE"] = "x" * 64
+from app import app
+assert app.url("/a") == "https://example.com/a", app.url("/a")
+asked = app.test().get("http://example.com/a")
+assert (asked.status, asked.get_resp_header("location")) == (301, ["https://example.com/a"])
+"""
+    done = run("-c", ask, cwd=tmp_path / "my_app", env="prod")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_units_of_the_readme_serve_an_app_at_a_socket() -> None:
     units = [ConfigParser() for language, _ in BLOCKS if language == "ini"]
     for unit, text in zip(units, [text for language, text in BLOCKS if language == "ini"]):
