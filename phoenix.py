@@ -1293,7 +1293,7 @@ def _where_it_runs(call: Any) -> int:
     function = getattr(call, "__func__", call)  # of a method
     if not isinstance(function, types.FunctionType):
         function = type(call).__call__
-    if getattr(function, "__module__", None) == __name__:
+    if getattr(function, "__globals__", None) is globals():  # `__module__` would believe what functools.wraps copied
         return int(getattr(call, "runs", _INLINE))  # one of ours; where it runs other code, it says so
     code = getattr(function, "__code__", None)  # what is written in C has none
     if code is None or not code.co_flags & _COROUTINE_FLAG:

@@ -596,6 +596,11 @@ def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+@functools.wraps(Conn.fetch_flash)
+def around_one_of_ours(conn: Conn) -> Any:
+    return note(conn, "around")
+
+
 class SyncPair(Pipeline):
     plug(plain, "pair 1")
     plug(plain, "pair 2")
@@ -634,6 +639,7 @@ async def told(conn: Conn) -> Conn:
         (AwaitingObject(), "async object@loop"),
         (functools.partial(awaiting, name="p"), "p@loop"),
         (wrapped(awaiting), "awaiting@loop"),
+        (around_one_of_ours, "around@worker"),
     ],
 )
 def test_a_plain_function_runs_in_a_worker_and_a_coroutine_on_the_loop(each: Any, place: str) -> None:
