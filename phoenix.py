@@ -1937,9 +1937,8 @@ class Upload:
         self.file.write(data)
 
     def _move_to_disk(self) -> None:
-        memory, self.file = self.file, self._open_file()
-        self._in_memory = False
-        at = memory.tell()
+        memory, at = self.file, self.file.tell()  # a closed upload is an error before there is a file to leave behind
+        self.file, self._in_memory = self._open_file(), False
         memory.seek(0)
         self.file.write(memory.read())
         self.file.seek(at)

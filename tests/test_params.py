@@ -699,6 +699,14 @@ def test_closing_twice_or_after_a_move_does_no_harm(tmp_path: Path, open_file: C
     assert (tmp_path / "moved").read_bytes() == b"x"
 
 
+def test_the_path_of_a_closed_upload_makes_no_file(tmp_path: Path, open_file: Callable[[], IO[bytes]]) -> None:
+    upload = Upload("x", content=b"x", open_file=open_file)
+    upload.close()
+    with pytest.raises(ValueError, match="closed file"):
+        upload.path  # noqa: B018
+    assert spooled(tmp_path) == []
+
+
 def test_temporary_files_are_private_and_removed() -> None:
     upload = Upload("x", content=b"x" * 100_000)
     path = upload.path
