@@ -2321,8 +2321,8 @@ class Parsers:
 
     *parsers* are ``"urlencoded"``, ``"multipart"`` and ``"json"``. Bodies of other types raise
     ``UnsupportedMediaTypeError`` (415) unless *pass_* lists their type, such as ``"text/*"``; those stay unread, for
-    ``conn.read_body()``. Over *length* bytes (*multipart_length* for multipart) it is 413. Requests below the paths in
-    *skip* are left alone.
+    ``conn.read_body()``. Over *length* bytes it is 413; a multipart body, whose text this limits, may have
+    *multipart_length* with its uploads. Requests below the paths in *skip* are left alone.
     """
 
     def __init__(
@@ -2377,8 +2377,10 @@ class Parsers:
         _check_announced_length(conn, self.multipart_length)
         if conn._req_header("content-length") == "0":
             return conn
-        boundary, size = parameters.get("boundary", ""), self.multipart_length
-        parser = MultipartParser(boundary, max_size=size, max_parts=self.max_fields, max_depth=self.max_depth)
+        parser = MultipartParser(
+            parameters.get("boundary", ""), max_size=self.multipart_length, max_text=self.length,
+            max_parts=self.max_fields, max_depth=self.max_depth,
+        )  # fmt: skip
         conn._after = [*(conn._after or ()), parser.close]
         async for part in conn.body:
             parser.feed(part)

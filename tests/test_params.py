@@ -1577,6 +1577,15 @@ def test_the_limits_for_fields_and_depth_are_passed_on() -> None:
             parsed(body, content_type, max_depth=1)
 
 
+def test_the_text_of_a_form_has_one_limit_however_it_is_encoded() -> None:
+    fields = b"a=" + b"x" * 1_100_000
+    parts = multipart("a", content=b"x" * 1_100_000)
+    for body, content_type in ((fields, FORM), (parts, "multipart/form-data; boundary=x")):
+        assert len(parsed(body, content_type, length=1_100_002).params["a"]) == 1_100_000
+        with pytest.raises(RequestTooLargeError, match="over 1000000 bytes$"):
+            parsed(body, content_type)
+
+
 def multipart(*names: str, filename: str | None = None, content: bytes = b"1") -> bytes:
     file = f'; filename="{filename}"' if filename else ""
     parts = [
