@@ -390,7 +390,7 @@ def encode_json(data: Any) -> str:
     try:
         return _write_json(data)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError(f"cannot encode as JSON: {error}") from None
+        raise ArgumentError(f"cannot encode as JSON: {error}") from error  # it may be a mistake inside a `to_json()`
 
 
 # --- The log ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import enum
 import html
 import json
 import pathlib
+import traceback
 import uuid
 from typing import Any
 
@@ -357,6 +358,17 @@ def test_what_has_no_form_in_json_is_refused_with_what_to_do() -> None:
     for wrong in ({1, 2}, b"bytes", float("nan"), float("inf"), {("a", "b"): 1}, endless):
         with pytest.raises(ArgumentError, match="cannot encode as JSON"):
             encode_json(wrong)
+
+
+def test_a_mistake_inside_to_json_shows_its_line() -> None:
+    class Broken:
+        def to_json(self) -> object:
+            return len(None)  # type: ignore[arg-type]
+
+    with pytest.raises(ArgumentError, match="cannot encode as JSON: object of type 'NoneType'") as caught:
+        encode_json([Broken()])
+    assert caught.value.__cause__ is not None
+    assert traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].name == "to_json"
 
 
 # --- Naming -------------------------------------------------------------------------------
