@@ -2896,10 +2896,8 @@ class SessionConn(ParamsConn):
         scheme, _, host = origin.lower().partition("://")
         if self.scheme == "https" and scheme != "https":
             return False
-        own = [_base_url(self.scheme, self.host, self.port)]
-        if self.endpoint is not None:
-            own.append(self.endpoint.url())
-        return any(host == url.lower().split("/")[2] for url in own)
+        own = self.host if self.port in (80, 443) else f"{self.host}:{self.port}"
+        return host == own or self.endpoint is not None and host == self.endpoint.url().lower().split("/")[2]
 
     def _has_csrf_token(self) -> bool:
         """Tell whether the request carries the token of its session."""

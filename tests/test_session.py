@@ -945,6 +945,7 @@ def test_a_browser_that_names_another_site_is_refused_even_with_the_token(
         ("https://example.com", {"scheme": "https", "port": 443}, True),
         ("http://example.com", {"scheme": "https", "port": 443}, False),
         ("https://example.com:8443", {"scheme": "https", "port": 8443}, True),
+        ("https://example.com", {"port": 443}, True),  # a proxy that speaks https, and passes on the port it was asked at
         ("https://www.example.org", {"host": "backend", "port": 4000}, True),
         ("https://evil.org", {"host": "backend"}, False),
         ("http://backend", {"host": "backend"}, True),
