@@ -2673,7 +2673,7 @@ _write_session_json = _json_writer(_refuse_json)
 
 
 def _encode_session(session: dict[str, Any]) -> str:
-    """Return a session as JSON. Raises ``ArgumentError`` for what JSON would not give back."""
+    """Return a session as JSON. Raises ``ArgumentError`` for values that are none of JSON's own."""
     try:
         return _write_session_json(session)
     except (TypeError, ValueError, RecursionError) as error:
@@ -2725,7 +2725,7 @@ class SessionConn(ParamsConn):
         return self.session.get(key, default)
 
     def put_session(self, key: str, value: Any) -> Self:
-        """Store a JSON value in the session. Raises ``AlreadySentError``."""
+        """Store a JSON value in the session: keys of its dicts are text. Raises ``AlreadySentError``."""
         self._changing_session()[key] = value
         return self
 
