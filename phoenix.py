@@ -1976,7 +1976,10 @@ class Upload:
 
     def close(self) -> None:
         """Drop the content, in memory or on disk. Closing twice does no harm."""
-        self.file.close()
+        try:
+            self.file.close()
+        except OSError:
+            pass  # the disk is full: what had no room on it is not wanted any more
         if not self._in_memory:
             try:
                 os.unlink(self.file.name)

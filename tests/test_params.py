@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -1105,6 +1106,25 @@ def test_a_failed_request_leaves_no_file_behind(tmp_path: Path, open_file: Calla
     with pytest.raises(RequestTooLargeError):
         parser.feed(b"x" * 150_000)
     assert spooled(tmp_path) == ["0"]
+    parser.close()
+    assert spooled(tmp_path) == []
+
+
+class FullDisk(io.FileIO):
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 70_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_an_upload_that_the_disk_has_no_room_for_is_dropped_too(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    parser = MultipartParser(BOUNDARY, open_file=lambda: io.BufferedRandom(FullDisk(tmp_path / "spool" / "f", "w+")))
+    parser.feed(b"--" + BOUNDARY.encode() + b'\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n')
+    with pytest.raises(OSError, match="No space left"):
+        for _ in range(200):
+            parser.feed(b"x" * 1000)
+    assert spooled(tmp_path) == ["f"]
     parser.close()
     assert spooled(tmp_path) == []
 
