@@ -221,9 +221,12 @@ LOCALES = (
 ).split()  # not vi: it has one form in catalogs, while a newer CLDR tells 0 and 1 apart
 
 
-@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("locale", [locale for locale in LOCALES if locale != "vi"])
 def test_plural_forms_are_those_of_cldr(locale: str) -> None:
-    """Numbers that CLDR puts into one category get one form here, and those of two categories two."""
+    """Numbers that CLDR puts into one category get one form here, and those of two categories two.
+
+    Vietnamese has one form in gettext, and in the catalogs that Babel begins, but two in the CLDR of Babel 2.19.
+    """
     choose = phoenix._plural_rule(phoenix._plural_forms(locale), "x")
     category = babel.Locale(locale).plural_form
     pairs = {(category(number), choose(number)) for number in range(200)}
