@@ -3797,12 +3797,22 @@ def eex_string(source: str, /, **bindings: Any) -> str:
 def eex_file(path: str | os.PathLike[str], /, **bindings: Any) -> str:
     """Evaluate a file as ``eex_string`` does its argument. Raises ``OSError``, ``TemplateSyntaxError``."""
     try:
-        with open(path, encoding="utf-8") as file:
-            source = file.read()
+        source = _read_template(os.fspath(path))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise type(error)(f'could not read file "{os.fspath(path)}": {reason}') from None
     return _evaluate(Template(source, file=os.fspath(path), escape=False), bindings)
+
+
+def _read_template(path: str) -> str:
+    """Return the text of a template file, without the mark that some editors begin UTF-8 with."""
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            return file.read()
+        except UnicodeDecodeError as error:
+            source = _Source(error.object.decode(errors="replace"), path)
+            at = len(error.object[: error.start].decode())
+            raise source.error(f"a template is kept in UTF-8, and this is none: {error.reason}", at) from None
 
 
 def _evaluate(template: Template, bindings: dict[str, Any]) -> str:
@@ -4034,8 +4044,7 @@ class View(metaclass=_Recording):
             for view in cls._lineage():  # the nearest is the last, and wins
                 for path in [path for owner, path, _ in cls._files_seen if owner is view]:
                     name, _, extension = os.path.basename(path).rpartition(".")
-                    with open(path, encoding="utf-8") as stream:
-                        made = cls.engines[extension].compile(stream.read(), path, name)
+                    made = cls.engines[extension].compile(_read_template(path), path, name)
                     compiled[name] = _BoundTemplate(made, cls, view)
                 for inline in view._inline:
                     compiled[inline.name] = _BoundTemplate(inline.compile(cls.engines), cls, view)

@@ -406,6 +406,32 @@ def test_a_template_file_is_output_byte_for_byte(tmp_path: Path) -> None:
     assert render(UserView, "show.html") == "\n    <p>\n      <b>\n    </p>\n    "
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_template_file_in_another_encoding_is_named_with_the_place(tmp_path: Path, mark: bytes) -> None:
+    write(tmp_path, {"user/show.html.eex": ""})
+    (tmp_path / "user/show.html.eex").write_bytes(mark + "<p>\r\n  é ".encode() + "ö".encode("latin-1") + b" <b>\r\n")
+
+    class UserView(View):
+        root = str(tmp_path)
+
+    with pytest.raises(TemplateSyntaxError) as caught:
+        UserView.templates()
+    error = caught.value
+    assert (error.file, error.line, error.column) == (str(tmp_path / "user/show.html.eex"), 2, 5)
+    assert "a template is kept in UTF-8" in str(error)
+    assert str(error).endswith("1 | <p>\n2 |   é \ufffd <b>\n  |     ^")
+
+
+def test_the_mark_at_the_beginning_of_a_template_file_is_not_output(tmp_path: Path) -> None:
+    write(tmp_path, {"user/show.html.eex": "\ufeff<p><%= 1 %></p>"})
+
+    class UserView(View):
+        root = str(tmp_path)
+
+    assert render(UserView, "show.html") == "<p>1</p>"
+    assert phoenix.eex_file(tmp_path / "user/show.html.eex") == "<p>1</p>"
+
+
 @pytest.mark.parametrize("name", ["show", "show.eex", "showhtml"])
 def test_the_name_of_a_template_says_format_and_engine(name: str) -> None:
     with pytest.raises(DefinitionError, match='needs a format and an engine: "show.html.eex"') as caught:
