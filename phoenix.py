@@ -17807,12 +17807,11 @@ def _calls_in(path: str) -> list[tuple[str, list[Any], int]]:
     """
     import ast
 
-    source = _read_file(path).decode("utf-8-sig")
     try:
         if path.endswith(".py"):
-            trees: list[ast.AST] = [ast.parse(source, path)]
+            trees: list[ast.AST] = [ast.parse(_read_file(path), path)]  # of bytes, Python finds the encoding itself
         else:
-            trees = [_EEX.compile(source, path, os.path.basename(path).removesuffix(".eex")).tree()]
+            trees = [_EEX.compile(_read_template(path), path, os.path.basename(path).removesuffix(".eex")).tree()]
         calls = []
         for tree in trees:
             for node in ast.walk(tree):

@@ -630,16 +630,24 @@ def test_what_cannot_be_extracted_is_said(folder: Path) -> None:
     )
 
 
+def test_code_says_its_encoding(folder: Path) -> None:
+    (folder / "app.py").write_text("# coding: latin-1\ngettext('Caf\xe9')\n", encoding="latin-1")
+    assert extract(folder).returncode == 0
+    assert polib.pofile(str(folder / "priv/gettext/default.pot")).find("Caf\xe9")
+
+
 @pytest.mark.parametrize(
     "file, source, said",
     [
         ("app.py", "def f(:", "app.py:1: invalid syntax"),
         ("templates/page/more.html.eex", "<p>\n<%= if x: %>", "more.html.eex:2: expected a closing '<% end %>'"),
         ("app.py", "\ntemplate('x.html.eex', '''a\n<%= ( %>''')\n", "app.py:3: "),
+        ("app.py", "\ngettext('\xe9')", "app.py:2: "),
+        ("templates/page/more.html.eex", "<p>\n\xe9", "more.html.eex:2: a template is kept in UTF-8"),
     ],
 )
 def test_code_that_cannot_be_read_is_named_with_its_line(folder: Path, file: str, source: str, said: str) -> None:
-    (folder / file).write_text(source)
+    (folder / file).write_text(source, encoding="latin-1")
     done = extract(folder)
     assert done.returncode == 1 and "Traceback" not in done.stderr and said in done.stderr
 
