@@ -3760,15 +3760,15 @@ def _names_read(code: types.CodeType) -> Iterator[str]:
 
 
 class EExEngine:
-    """The engine for ``.eex``. It escapes in the templates whose *name* says HTML: ``"show.html"``."""
+    """The engine for ``.eex``. It escapes in the templates whose *name* says HTML or XML: ``"show.html"``."""
 
     def __init__(self, *, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None) -> None:
         self.trim, self.on_missing = trim, on_missing
 
     def compile(self, source: str, path: str, name: str, **place: Any) -> Template:
         """Return the template *name*, whose *source* is in the file *path*, at the *place* that ``Template`` takes."""
-        html = name.rpartition(".")[2] in ("html", "htm", "xhtml", "xml", "svg")
-        return Template(source, file=path, escape=html, trim=self.trim, on_missing=self.on_missing, **place)
+        escape = MIME.type(name.rpartition(".")[2]).endswith(("/html", "/xml", "+xml"))
+        return Template(source, file=path, escape=escape, trim=self.trim, on_missing=self.on_missing, **place)
 
 
 class ExsEngine:

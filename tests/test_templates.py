@@ -858,7 +858,7 @@ def test_a_file_that_is_not_there_is_an_error_that_names_it() -> None:
 
 
 @pytest.mark.parametrize("name, output", [
-    ("show.html", "&lt;"), ("feed.xml", "&lt;"), ("mail.text", "<"), ("data.csv", "<"), ("html", "&lt;"), ("html.text", "<"),
+    ("show.html", "&lt;"), ("feed.xml", "&lt;"), ("news.atom", "&lt;"), ("pic.svg", "&lt;"), ("mail.text", "<"), ("data.csv", "<"), ("html", "&lt;"), ("html.text", "<"),
 ])  # fmt: skip
 def test_the_engine_escapes_where_the_format_is_html_or_its_kin(name: str, output: str) -> None:
     result = EExEngine().compile("<%= '<' %>", "path", name).bind({})({}, {})
