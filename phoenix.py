@@ -3657,7 +3657,7 @@ def _mark_assigns(code: str) -> tuple[str, dict[str, str]]:
     visible = _mask(code, keep_fstrings=True)
     found = [at for at in _AT.finditer(visible) if at["name"] and not _ends_operand(visible[: at.start()])]
     names = {at["name"]: None for at in found}
-    letter = next(letter for letter in "QXZ" if not any(letter + name in code for name in names))
+    letter = next(letter for letter in "QXZKVH" if not any(letter + name in code for name in names))
     for at in found:
         code = code[: at.start()] + letter + code[at.start() + 1 :]
     return code, {letter + name: name for name in names}

@@ -224,6 +224,7 @@ RENDERED = [
     ("<%= '''\n@a ''' + f'''{\n@a}''' %>", {"a": 7}, "\n@a 7"),
     ("<%= Qa %>", {"a": 7}, "global"),
     ("<% Qa = 1; Xa = 2 %><%= @a + Qa + Xa %>", {"a": 7}, "10"),
+    ("<%= ['Qatar', 'Xanadu', 'Zambia', 'Kansas', 'Valencia'][@a] %>", {"a": 2}, "Zambia"),
     ("<%= x @ y %><%= x@y %><%= (x)@y %><% z = x; z @= y %><%= z @\ny %>", {"y": 0}, "matmatmatmat"),
     ("<%= [x@y,\n  @y,\n  @z] %>", {"y": 1, "z": 2}, "mat12"),
     ("<%= assigns['a'] %><%= 'b' in assigns %>", {"a": 1}, "1false"),
