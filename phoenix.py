@@ -3774,8 +3774,12 @@ class EExEngine:
 
     def compile(self, source: str, path: str, name: str, **place: Any) -> Template:
         """Return the template *name*, whose *source* is in the file *path*, at the *place* that ``Template`` takes."""
-        escape = MIME.type(name.rpartition(".")[2]).endswith(("/html", "/xml", "+xml"))
-        return Template(source, file=path, escape=escape, trim=self.trim, on_missing=self.on_missing, **place)
+        return Template(source, file=path, escape=_is_markup(name), trim=self.trim, on_missing=self.on_missing, **place)
+
+
+def _is_markup(name: str) -> bool:
+    """Tell whether the template *name* is of HTML or XML."""
+    return MIME.type(name.rpartition(".")[2]).endswith(("/html", "/xml", "+xml"))
 
 
 class ExsEngine:
@@ -3969,7 +3973,7 @@ class View(metaclass=_Recording):
     A view has the methods and templates of those it extends, and names that their modules import: an app keeps in a
     ``View`` of its own what all its views share.
 
-    What a clause returns as text is the body, as it stands: in html, put values through ``escape``. Anything else is
+    What a clause returns as text is the body, as it stands: in markup, put values through ``escape``. Anything else is
     data, which ``encoders`` turns into text by format.
     """
 
@@ -4264,7 +4268,7 @@ def _rendered(view: View, name: str, values: dict[str, Any]) -> Any:
         if error.name in values and "@" not in str(error):
             error.args = (f"{error}. Did you mean '@{error.name}'? What render() was given is read with an @.",)
         raise
-    return Safe(found) if found.__class__ is str and name.endswith(".html") else found
+    return Safe(found) if found.__class__ is str and _is_markup(name) else found
 
 
 def _renders_itself(error: RecursionError, view: View, name: str) -> bool:

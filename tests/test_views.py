@@ -514,6 +514,16 @@ def test_what_a_clause_returns_for_html_is_html_and_is_not_escaped_again() -> No
     assert render(OuterView, "outer.html") == "<b>x</b>"
 
 
+def test_what_a_clause_returns_for_xml_is_xml_and_is_not_escaped_in_a_feed() -> None:
+    class FeedView(View):
+        template("feed.atom.eex", "<feed><%= @title %><%= render('entry.atom') %></feed>")
+
+        def render(self, name: str, assigns: dict[str, Any]) -> Any:
+            return "<entry/>" if name == "entry.atom" else super().render(name, assigns)
+
+    assert render(FeedView, "feed.atom", title="<&>") == "<feed>&lt;&amp;&gt;<entry/></feed>"
+
+
 def test_data_becomes_json_when_it_is_encoded() -> None:
     assert render_to_string(HandView, "show.json", title="Hi") == '{"title":"Hi"}'
     assert render_to_string(HandView, "show.html", title="Hi") == "<b>Hi</b>"
