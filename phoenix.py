@@ -4261,7 +4261,8 @@ def _rendered(view: View, name: str, values: dict[str, Any]) -> Any:
         if _renders_itself(error, view, name):
             raise PhoenixError(
                 f"rendering {name!r} of {_name_of(type(view))} does not end: it renders itself again and again.\n"
-                "End the clauses of render() with `return super().render(name, assigns)`."
+                "End the clauses of render() with `return super().render(name, assigns)`, and put what a template renders"
+                " of itself into <% if ...: %>."
             ) from None
         raise
     except NameError as error:
