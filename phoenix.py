@@ -6537,13 +6537,14 @@ class Translations:
         return found
 
     def _read(self) -> None:
-        self._seen = self._files()
+        files = self._files()
         catalogs = {locale: _Catalog(given, locale, f"messages[{locale!r}]") for locale, given in self._given.items()}
-        for locale, path, *_ in self._seen:
+        for locale, path, *_ in files:
             catalog = _Catalog(_read_po(path), locale, path)
             if locale in catalogs:
                 catalog.forms = {**catalogs[locale].forms, **catalog.forms}
             catalogs[locale] = catalog
+        self._seen = files  # last: a catalog that cannot be read is tried, and reported, again
         self._catalogs = catalogs
         self._names = {name.replace("_", "-").lower(): name for name in (self.default, *catalogs)}
 

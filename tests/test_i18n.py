@@ -698,6 +698,17 @@ def test_catalogs_beside_the_app_are_read_again_in_dev_only(folder: Path) -> Non
         assert client.get("/").resp_body == ("Hellotwo parts" if env == "dev" else "Hitwo parts")
 
 
+def test_a_bad_catalog_is_an_error_in_dev_until_it_is_mended(folder: Path) -> None:
+    path = write_catalog(folder, "en", 'msgid "Hello"\nmsgstr "Hi"\n')
+    client = served(folder, "dev")
+    path.write_text('msgid "Hello"\nmsgstr "Howdy\n')
+    for _ in range(2):
+        with pytest.raises(TranslationError, match="default.po:2: expected a line such as"):
+            client.get("/")
+    path.write_text('msgid "Hello"\nmsgstr "Howdy"\n')
+    assert client.get("/").resp_body == "Howdytwo parts"
+
+
 def test_a_bad_catalog_is_found_when_the_app_is_defined(folder: Path) -> None:
     path = write_catalog(folder, "en", 'msgid "Hello"')
     with pytest.raises(TranslationError, match="default.po:1: expected msgid and msgstr"):
