@@ -3901,7 +3901,11 @@ class _ViewRecorder(list[_InlineTemplate]):
     """Records ``template(...)`` in the body of a view."""
 
     def template(self, file: str, source: str, where: str) -> None:
-        self.append(_InlineTemplate(file, source, where))
+        made = _InlineTemplate(file, source, where)
+        for other in self:
+            if other.name == made.name:
+                raise DefinitionError(f"{where}: this view has a template {made.name!r} already, at {other.where}")
+        self.append(made)
 
 
 def template(name: str, source: str) -> None:

@@ -442,6 +442,15 @@ def test_the_name_of_a_template_says_format_and_engine(name: str) -> None:
     assert str(caught.value).startswith(f"{__file__}:")
 
 
+def test_two_templates_of_one_name_are_a_mistake_in_a_class_body() -> None:
+    with pytest.raises(DefinitionError, match=r"test_views.py:\d+: this view has a template 'show.html' already, at .+"):
+
+        class UserView(View):
+            template("show.html.eex", "one")
+            template("show.text.eex", "text")
+            template("show.html.eex", "two")
+
+
 def test_an_engine_that_nobody_configures_is_reported_by_the_endpoint() -> None:
     class HamlView(View):
         template("show.html.exx", "%h1 title")
