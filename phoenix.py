@@ -4158,7 +4158,7 @@ class _BoundTemplate:
             self._render = template.bind(module, [*self._scope, *self._conn_names])
         else:  # of another engine: it is offered all there is
             self._scope.update((name, value) for name, value in module.items() if not name.startswith("_"))
-            self._define({"render", *_HTML_NAMES, *dir(view)}, view, owner, {})
+            self._define({"render", *_HTML_NAMES, *dir(view)}, view, owner, module)
             self._render = template
 
     def _define(self, names: Iterable[str], view: type[View], owner: type[View], module: Mapping[str, Any]) -> None:
@@ -4172,12 +4172,12 @@ class _BoundTemplate:
                 self._scope[name] = getattr(instance, name)
             elif name in module and module[name] is not helper:
                 continue
+            elif name not in module and (shared := _shared_global(owner, name, helper)) is not None:
+                self._scope[name] = shared
             elif name in _CONN_HELPERS or name in ("render_existing", "render_many", "render_one"):
                 self._conn_names[name] = _HTML_NAMES[name]
             elif helper is not None:
                 self._scope[name] = helper
-            elif (shared := _shared_global(owner, name)) is not None:
-                self._scope[name] = shared
             elif name.endswith(("_path", "_url")):
                 self._scope[name] = _path_helper(name)
 
@@ -4191,12 +4191,13 @@ class _BoundTemplate:
         return self._render(assigns, scope)
 
 
-def _shared_global(owner: type[View], name: str) -> Any:
-    """Return what *name* means in the modules of the views that *owner* extends."""
+def _shared_global(owner: type[View], name: str, helper: Any) -> Any:
+    """Return what *name* means in the modules of the views that *owner* extends, if that is not the helper itself."""
     for base in owner.__mro__[1:]:
         module = sys.modules.get(base.__module__)
         if base is not View and issubclass(base, View) and hasattr(module, name):
-            return getattr(module, name)
+            found = getattr(module, name)
+            return None if found is helper else found
     return None
 
 

@@ -810,6 +810,9 @@ def test_all_views_share_methods_templates_and_names_of_the_one_they_extend(
 
             COLOUR = "red"
 
+            def humanize(text):
+                return text.title()
+
             class View(phoenix.View):
                 template("menu.html.eex", "<nav><%= COLOUR %> <%= title() %></nav>")
                 template("foot.html.eex", "foot")
@@ -825,6 +828,7 @@ def test_all_views_share_methods_templates_and_names_of_the_one_they_extend(
 
             class PageView(View):
                 template("index.html.eex", "<%= title() %> <%= t('hello') %> <%= COLOUR %> <%= render('menu.html') %>")
+                template("helpers.html.eex", "<%= humanize('x_id') %><%= link('a', to='/b') %>")
                 template("foot.html.eex", "own foot")
 
             class LoudView(PageView):
@@ -839,6 +843,7 @@ def test_all_views_share_methods_templates_and_names_of_the_one_they_extend(
 
     views = import_module("shared_app.page_view")
     assert render(views.PageView, "index.html") == "Welcome to Phoenix! Hallo blue <nav>red Welcome to Phoenix!</nav>"
+    assert render(views.PageView, "helpers.html") == 'X_Id<a href="/b">a</a>'
     assert render(views.PageView, "foot.html") == "own foot"
     assert render(views.LoudView, "index.html") == "WELCOME TO PHOENIX! Hallo blue <nav>red WELCOME TO PHOENIX!</nav>"
     assert render(views.LoudView, "foot.html") == "own foot"
@@ -1048,13 +1053,17 @@ class JinjaEngine:
         return lambda assigns, scope: made.render({**scope, **assigns})
 
 
-def test_an_engine_of_another_kind_makes_the_templates_with_its_extension(tmp_path: Path) -> None:
+def test_an_engine_of_another_kind_makes_the_templates_with_its_extension(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("jinja2")
+    monkeypatch.setattr(sys.modules[__name__], "humanize", lambda text: f"global {text}", raising=False)
     write(tmp_path, {"fruit/show.html.jinja": "<h1>{{ shout(name) }}</h1>{% for n in numbers %}{{ n }},{% endfor %}"})
 
     class FruitView(View):
         root = str(tmp_path)
         template("inline.html.jinja", "{{ render('show.html', name=name, numbers=[1]) }}{{ link(name, to='/x') }}{{ exclaim(GREETING) }}")
+        template("global.html.jinja", "{{ humanize('user_id') }}")
         template("plain.text.jinja", """
             {{ name }}""")
         template("layout.html.eex", "<main><%= @inner %></main>")
@@ -1075,6 +1084,7 @@ def test_an_engine_of_another_kind_makes_the_templates_with_its_extension(tmp_pa
     endpoint = app(FruitRouter, template_engines={"jinja": JinjaEngine()})
     assert render(FruitView, "show.html", name="<fig>", numbers=[1, 2]) == "<h1>&lt;FIG&gt;</h1>1,2,"
     assert render(FruitView, "inline.html", name="<fig>") == '<h1>&lt;FIG&gt;</h1>1,<a href="/x">&lt;fig&gt;</a>Good day!'
+    assert render(FruitView, "global.html") == "global user_id"
     assert render(FruitView, "plain.text", name="<fig>") == "<fig>"
     layout = (FruitView, "layout.html")
     assert render(FruitView, "show.html", name="<fig>", numbers=[], layout=layout) == "<main><h1>&lt;FIG&gt;</h1></main>"
