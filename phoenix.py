@@ -344,7 +344,8 @@ def javascript_escape(text: str) -> str:
     >>> javascript_escape("</script>")
     '<\\\\/script>'
     """
-    escaped = text.replace("\r\n", "\n").translate(_JAVASCRIPT_ESCAPES).replace("</", "<\\/")
+    escaped = text.replace("\r\n", "\n").translate(_JAVASCRIPT_ESCAPES)
+    escaped = escaped.replace("</", "<\\/").replace("<!", "<\\!")  # behind <!--<script no </script> ends it
     return Safe(escaped) if isinstance(text, Safe) else escaped
 
 

@@ -291,7 +291,8 @@ def test_raw_takes_its_word_for_it() -> None:
 @pytest.mark.parametrize(
     "text, escaped",
     [
-        ("", ""), ("</script>", "<\\/script>"), ("it's \"so\"", "it\\'s \\\"so\\\""), ("\\", "\\\\"), ("a\nb", "a\\nb"),
+        ("", ""), ("</script>", "<\\/script>"), ("<!--<script>", "<\\!--<script>"),
+        ("it's \"so\"", "it\\'s \\\"so\\\""), ("\\", "\\\\"), ("a\nb", "a\\nb"),
         ("a\r\nb\rc", "a\\nb\\nc"), ("`${x}`", "\\`${x}\\`"), ("\u2028\u2029\0", "\\u2028\\u2029\\u0000"),
     ],
 )  # fmt: skip
