@@ -257,10 +257,10 @@ class MIME:
 
 for _entry in """\
 text/html html htm|text/plain txt text|text/css css|text/javascript js mjs|text/csv csv|text/markdown md markdown
-text/xml xml|text/calendar ics|text/vcard vcf|text/event-stream eventstream|text/vtt vtt|application/json json map
-application/ld+json jsonld|application/manifest+json webmanifest|application/vnd.api+json json-api
-application/atom+xml atom|application/rss+xml rss|application/xhtml+xml xhtml|application/pdf pdf
-application/zip zip|application/gzip gz|application/x-tar tar|application/x-7z-compressed 7z
+application/xml xml|text/xml xml|text/calendar ics|text/vcard vcf|text/event-stream eventstream|text/vtt vtt
+application/json json map|application/ld+json jsonld|application/manifest+json webmanifest
+application/vnd.api+json json-api|application/atom+xml atom|application/rss+xml rss|application/xhtml+xml xhtml
+application/pdf pdf|application/zip zip|application/gzip gz|application/x-tar tar|application/x-7z-compressed 7z
 application/x-bzip2 bz2|application/wasm wasm|application/octet-stream bin|application/rtf rtf
 application/msword doc|application/vnd.ms-excel xls|application/vnd.ms-powerpoint ppt|application/epub+zip epub
 application/vnd.openxmlformats-officedocument.wordprocessingml.document docx

@@ -622,6 +622,8 @@ NEGOTIATED: list[tuple[str, list[str], str]] = [
     ("application/json", ["html", "json"], "json"),
     ("text/html, application/json", ["json", "html"], "html"),
     ("application/xml, application/json", ["html", "json"], "json"),
+    ("application/xml", ["html", "xml"], "xml"),
+    ("text/xml", ["html", "xml"], "xml"),
     ("TEXT/HTML", ["json", "html"], "html"),
     ("text/html; charset=utf-8", ["json", "html"], "html"),
     ("text/html;level=1", ["json", "html"], "html"),
