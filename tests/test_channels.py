@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import logging
 import socket as net
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import phoenix
 import pytest
@@ -1972,6 +1974,28 @@ def test_a_session_of_a_poll_can_be_disconnected_by_its_id() -> None:
         threading.Timer(0.05, app.broadcast, ("users:ann", "disconnect")).start()
         got = json.loads(client.get("/ws/longpoll?vsn=2.0.0", header).text)
         assert got["status"] == 410 and session.session.closed
+
+
+def test_plain_callbacks_work_behind_a_wsgi_server_too() -> None:
+    """There the thread of a request is lent to its own callbacks only: those of a channel outlive it."""
+    app = app_with(PlainRoom)
+
+    def ask(method: str, query: str, body: str = "") -> Any:
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": method, "PATH_INFO": "/ws/longpoll", "QUERY_STRING": f"vsn=2.0.0{query}",
+            "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body.encode()), "CONTENT_TYPE": "application/json",
+        }  # fmt: skip
+        setup_testing_defaults(environ)
+        environ["wsgi.multithread"] = True
+        return json.loads(b"".join(app.wsgi(environ, lambda status, headers, exc_info=None: None)))
+
+    token = ask("GET", "")["token"]
+    try:
+        assert ask("POST", f"&token={token}", json.dumps(JOIN)) == {"status": 200}
+        assert [json.loads(message) for message in ask("GET", f"&token={token}")["messages"]] == [JOINED]
+    finally:
+        assert app.server is not None
+        asyncio.run_coroutine_threadsafe(app.server.stop(), app.server.loop).result(TIMEOUT)
 
 
 # --- Long poll of 0.7 ---------------------------------------------------------------------
