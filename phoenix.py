@@ -10076,7 +10076,6 @@ class _Mount:
         self.prefixes: list[tuple[str, _ChannelType]] = []  # of the patterns, the longest first
         self.max_channels: int = options.get("max_channels", 100)
         self.polls: dict[str, _LongPoll] = {}
-        self.kept: set[Any] = set()  # sockets of long polls with a callback at work
         steps = (_INLINE, _STEPPED)
         self.connects_at_once = all(_where_it_runs(call) in steps for call in (self.handler.connect, self.handler.id))
 
@@ -10146,7 +10145,7 @@ class _Mount:
     def stop(self) -> None:
         """The server stops: those who poll are told, too."""
         for poll in list(self.polls.values()):
-            poll.close(1001, "going away")
+            poll.stop()
 
 
 def _connect_info(conn: Any) -> dict[str, Any]:
@@ -10530,7 +10529,12 @@ def websocket(path: str, handler: Callable[[WebSocket], Any], *, as_: str | bool
 
 
 class _LongPoll:
-    """The wire of a client that polls: what is sent waits in a queue until it asks."""
+    """The wire of a client that polls: what is sent waits in a queue until it asks.
+
+    While callbacks are at work it counts as a connection of the server, which waits for these before it ends.
+    """
+
+    deadline = float("inf")  # the server need not look after it: it has a timer
 
     def __init__(self, mount: _Mount, session: _Session, adapter: Any) -> None:
         import asyncio
@@ -10548,6 +10552,7 @@ class _LongPoll:
         self.size = 0
         self.waiter: Any = None
         self.timer: Any = None
+        self.kept: set[Socket] = set()  # with a callback at work
         mount.polls[self.token] = self
         self.keep_alive()
         session.opened(self)
@@ -10602,10 +10607,14 @@ class _LongPoll:
         return await self.server.workers.run(self.loop, call, *arguments)
 
     def keep(self, socket: Socket) -> None:
-        self.mount.kept.add(socket)
+        self.kept.add(socket)
+        self.server.connections.add(self)
 
     def release(self, socket: Socket) -> None:
-        self.mount.kept.discard(socket)
+        self.kept.discard(socket)
+        if not self.kept:
+            self.server.connections.discard(self)
+            self.server.check_drained()
 
     def pause_reading(self) -> None:
         """A client that polls sends one request after the other, which is slow enough."""
@@ -10614,6 +10623,7 @@ class _LongPoll:
         """It was not paused."""
 
     def cut_off(self) -> None:
+        self.server.cut_off += 1
         self.messages.clear()
         self.close(1013, "")
 
@@ -10622,6 +10632,12 @@ class _LongPoll:
         self.timer.cancel()
         self.session.ended("closed", code)
         self._wake()
+
+    def stop(self) -> None:
+        """The server stops."""
+        self.close(1001, "going away")
+
+    leave = abort = stop  # the other words in which it says so
 
 
 _MAX_UNSENT = 1 << 20  # bytes that wait for a client that does not read

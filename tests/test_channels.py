@@ -1944,6 +1944,7 @@ def test_a_client_that_never_polls_for_what_it_is_sent_is_cut_off(caplog: pytest
             app.broadcast("rooms:a", "big", {"x": "x" * 50_000})
         until(lambda: ("terminate", "closed") in kind.calls)
         assert poller.get()["status"] == 410
+        assert server.server.cut_off == 1
     assert "did not keep up and is cut off" in caplog.text
 
 
@@ -1961,6 +1962,24 @@ def test_a_server_that_stops_answers_those_who_wait() -> None:
     thread.join(TIMEOUT)
     assert got[0]["status"] == 410 and time.monotonic() - started < 5
     poller.client.connection.close()
+
+
+def test_a_server_that_stops_waits_for_the_last_callbacks_of_those_who_poll() -> None:
+    done: list[str] = []
+
+    class Slow(Room):
+        async def leave(self, socket: Any, message: Any) -> Any:
+            await asyncio.sleep(0.2)
+            done.append("leave")
+
+        def terminate(self, socket: Any, reason: str) -> Any:  # type: ignore[override]
+            time.sleep(0.2)
+            done.append("terminate")
+
+    with Serving(app_with(Slow)) as server, Poller(server) as poller:
+        poller.post(json.dumps(JOIN))
+        poller.read(1)
+    assert done == ["leave", "terminate"] and server.server.connections == set()
 
 
 def test_a_session_of_a_poll_can_be_disconnected_by_its_id() -> None:
