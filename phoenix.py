@@ -10547,7 +10547,9 @@ class _LongPoll:
         self.create_task = self.loop.create_task
         self.token = f"{session.pubsub.node}.{_base64url(os.urandom(24)).decode()}"
         self.window: float = mount.options.get("window", 10)
-        self.turn = asyncio.Lock()  # requests of one client are handled one after the other
+        self.turn = asyncio.Lock()  # requests of one client are handled one after the other ...
+        self.has_room = asyncio.Event()  # ... and not before its channels have caught up with those before
+        self.has_room.set()
         self.messages: list[str] = []
         self.size = 0
         self.waiter: Any = None
@@ -10617,10 +10619,10 @@ class _LongPoll:
             self.server.check_drained()
 
     def pause_reading(self) -> None:
-        """A client that polls sends one request after the other, which is slow enough."""
+        self.has_room.clear()
 
     def resume_reading(self) -> None:
-        """It was not paused."""
+        self.has_room.set()
 
     def cut_off(self) -> None:
         self.server.cut_off += 1
@@ -10631,6 +10633,7 @@ class _LongPoll:
         self.mount.polls.pop(self.token, None)
         self.timer.cancel()
         self.session.ended("closed", code)
+        self.has_room.set()
         self._wake()
 
     def stop(self) -> None:
@@ -10710,6 +10713,7 @@ class _LongPollPlug(_PollPlug):
         async with poll.turn:
             poll.keep_alive()
             body = await _sent_text(conn, 10_000_000)
+            await poll.has_room.wait()
             lines = [body]
             if conn._req_header("content-type").startswith("application/x-ndjson"):
                 lines = [line for line in body.replace(b"\r\n", b"\n").split(b"\n") if line][:100]
@@ -10766,6 +10770,7 @@ class _OldPollPlug(_PollPlug):
                 _, _, topic, event, _ = _V07.decode(text)
             except (ValueError, TypeError, ChannelError):
                 return conn.send_resp(400, "")
+            await poll.has_room.wait()
             session = poll.session
             known = topic == "phoenix:conn" or event == "phx_join" or topic in session.sockets
             session.received(text)

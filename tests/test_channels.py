@@ -1934,6 +1934,42 @@ def test_two_posts_of_one_session_are_handled_one_after_the_other(served: Servin
         assert [frame[4]["number"] for frame in poller.read(2)] == [1, 2]
 
 
+@pytest.mark.parametrize("generation", ["modern", "old"])
+def test_a_client_that_posts_faster_than_its_channel_works_has_to_wait(generation: str) -> None:
+    go_on = threading.Event()
+    count = [0]
+
+    class Slow(Room):
+        def event(self, socket: Any, event: str, message: Any) -> Any:  # type: ignore[override]
+            assert go_on.wait(TIMEOUT)
+            count[0] += 1
+
+    app = app_with(Slow)
+    mount = next(route.plug.mount for route in app.router.routes if route.path == "/ws/longpoll")
+    with Serving(app) as server, Poller(server) as poller, OldPoller(server) as old_poller:
+        old_poller.put("join")
+        poller.post(json.dumps(JOIN))
+        payload = {"x": "x" * 900_000}
+        sent: list[int] = []
+
+        def flood() -> None:
+            for _ in range(4):
+                if generation == "old":
+                    sent.append(old_poller.put("work", payload))
+                else:
+                    sent.append(poller.post("\n".join([json.dumps(said("2", "work", payload))] * 3)))
+
+        thread = threading.Thread(target=flood, daemon=True)
+        thread.start()
+        until(lambda: any(poll.session.is_held for poll in mount.polls.values()))
+        thread.join(0.3)
+        assert thread.is_alive() and len(sent) < 4
+        go_on.set()
+        thread.join(TIMEOUT)
+        assert sent == [200] * 4
+        until(lambda: count[0] == (4 if generation == "old" else 12))
+
+
 def test_a_client_that_never_polls_for_what_it_is_sent_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     kind = recorder()
     app = app_with(kind)
