@@ -10132,8 +10132,10 @@ class _Mount:
 
     def poll(self, token: Any, pubsub: PubSub) -> _LongPoll | None:
         """Return the long poll that has this token, or ``None`` when there is none here, or none any more."""
-        found = self.polls.get(token) if isinstance(token, str) else None
-        if found is None and isinstance(token, str) and "." in token and token.partition(".")[0] != pubsub.node:
+        if not isinstance(token, str) or not _POLL_TOKEN(token):
+            return None  # the app's own params may have one of that name
+        found = self.polls.get(token)
+        if found is None and token.partition(".")[0] != pubsub.node:
             logger.warning(
                 "a client of %s polls this process, but its session is in another, or in one that has ended: it has to"
                 " connect anew. Where several processes serve, the proxy must send each client to the same one (sticky"
@@ -10146,6 +10148,9 @@ class _Mount:
         """The server stops: those who poll are told, too."""
         for poll in list(self.polls.values()):
             poll.stop()
+
+
+_POLL_TOKEN = re.compile(r"[0-9a-f]{12}\.[\w-]{32}", re.ASCII).fullmatch  # a node, and what nobody can guess
 
 
 def _connect_info(conn: Any) -> dict[str, Any]:

@@ -1835,6 +1835,14 @@ def test_post_to_a_session_that_is_gone_is_a_410(served: Serving) -> None:
         assert json.loads(answer.text)["status"] == 410 and json.loads(answer.text)["token"] != "unknown"
 
 
+def test_a_token_of_the_app_is_not_taken_for_that_of_a_session_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+    """`params: { token: userToken }` is what most apps send, and signed tokens have dots."""
+    with Serving(app_with()) as server, Poller(server, query="&token=SFMyNTY.user.signature") as poller:
+        poller.post(json.dumps(JOIN))
+        assert poller.read(1) == [JOINED]
+    assert "its session is in another" not in caplog.text
+
+
 def test_the_token_may_come_as_a_header_and_so_may_the_auth_token() -> None:
     with Serving(app_with(handler=UserSocket)) as server, server.client() as client:
         answer = json.loads(client.get("/ws/longpoll?vsn=2.0.0&token=good", {"X-Phoenix-AuthToken": "secret"}).text)
