@@ -10692,7 +10692,7 @@ class _LongPollPlug(_PollPlug):
             return conn.put_resp_header("access-control-max-age", "3600").send_resp(200, "")
         if conn.adapter.why_no_poll:
             return conn.send_resp(501, conn.adapter.why_no_poll)
-        token = conn.query_params.get("token") or conn._req_header("x-phoenix-longpoll-token")
+        token = conn._req_header("x-phoenix-longpoll-token") or conn.query_params.get("token")
         poll = self.mount.poll(token, conn.endpoint.pubsub)
         return self._publish(conn, poll) if conn.method == "POST" else self._poll(conn, poll)
 

@@ -1848,8 +1848,9 @@ def test_the_token_may_come_as_a_header_and_so_may_the_auth_token() -> None:
         answer = json.loads(client.get("/ws/longpoll?vsn=2.0.0&token=good", {"X-Phoenix-AuthToken": "secret"}).text)
         assert answer["status"] == 410 and UserSocket.seen[-1]["auth_token"] == "secret"
         sent = {"X-Phoenix-LongPoll-Token": answer["token"], "Content-Type": "application/x-ndjson"}
-        assert json.loads(client.send("POST", "/ws/longpoll?vsn=2.0.0", json.dumps(JOIN), sent).text) == {"status": 200}
-        got = json.loads(client.get("/ws/longpoll?vsn=2.0.0", sent).text)
+        url = "/ws/longpoll?vsn=2.0.0&token=good"  # the app's own
+        assert json.loads(client.send("POST", url, json.dumps(JOIN), sent).text) == {"status": 200}
+        got = json.loads(client.get(url, sent).text)
         assert [json.loads(message)[3] for message in got["messages"]] == ["phx_reply"]
 
 
@@ -2030,7 +2031,6 @@ def test_a_session_of_a_poll_can_be_disconnected_by_its_id() -> None:
     app = app_with(handler=UserSocket, window=TIMEOUT)
     with Serving(app) as server, server.client() as client:
         answer = json.loads(client.get("/ws/longpoll?vsn=2.0.0&token=good").text)
-        # `token` is the app's own here: the poll's comes as a header
         header = {"X-Phoenix-LongPoll-Token": answer["token"]}
         mount = next(route.plug.mount for route in app.router.routes if route.path == "/ws/longpoll")
         session = mount.polls[answer["token"]]
