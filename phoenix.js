@@ -57,7 +57,7 @@ function callable(value) {
   return typeof value === "function" ? value : () => value
 }
 
-/** A callback for those who gave none. @type {(...values: any[]) => any} */
+/** @type {(...values: any[]) => any} */
 const ignore = () => {}
 
 /**
@@ -639,7 +639,7 @@ class CallbackChannel extends Channel {
     this.pushBuffer = this.pushBuffer.filter(push => !this.#callbackPushes.has(push))
     const waiting = this.pushBuffer.length
     super.rejoin()
-    this.#callback(this)
+    this.#callback?.(this)
     this.#callbackPushes = new Set(this.pushBuffer.slice(waiting))
   }
 
@@ -678,7 +678,7 @@ function without(metas, others) {
 
 class Presence {
   #pendingDiffs = []
-  #callbacks = { onJoin: ignore, onLeave: ignore, onSync: ignore }
+  #callbacks = { onJoin: null, onLeave: null, onSync: null }
 
   /**
    * @param {Channel} channel
@@ -721,7 +721,7 @@ class Presence {
     for (const diff of this.#pendingDiffs.splice(0)) {
       this.state = Presence.syncDiff(this.state, diff, onJoin, onLeave)
     }
-    onSync()
+    onSync?.()
   }
 
   #receiveDiff(diff) {
@@ -731,7 +731,7 @@ class Presence {
     }
     const { onJoin, onLeave, onSync } = this.#callbacks
     this.state = Presence.syncDiff(this.state, diff, onJoin, onLeave)
-    onSync()
+    onSync?.()
   }
 
   /** @returns {object} *next*, after calling *onJoin* and *onLeave* for what differs from *state* */
@@ -757,21 +757,21 @@ class Presence {
   }
 
   /** @returns {object} a new state: *state* with the joins of *diff* and without its leaves */
-  static syncDiff(state, { joins, leaves }, onJoin = ignore, onLeave = ignore) {
+  static syncDiff(state, { joins, leaves }, onJoin, onLeave) {
     const synced = copyOf(state)
     for (const key of Object.keys(joins)) {
       const current = synced[key]
       const metas = joins[key].metas
       const kept = current ? without(current.metas, metas) : []
       synced[key] = { ...joins[key], metas: [...kept, ...metas] }
-      onJoin(key, current, joins[key])
+      onJoin?.(key, current, joins[key])
     }
     for (const key of Object.keys(leaves)) {
       if (!synced[key]) continue
       const current = { ...synced[key], metas: without(synced[key].metas, leaves[key].metas) }
       if (current.metas.length > 0) synced[key] = current
       else delete synced[key]
-      onLeave(key, current, leaves[key])
+      onLeave?.(key, current, leaves[key])
     }
     return synced
   }
@@ -1060,18 +1060,18 @@ class Socket {
   /**
    * Close the connection when what was sent has left the page, and do not make it again.
    *
-   * @param {() => void} [callback] called when it is closed, after 3 seconds at the latest
+   * @param {?() => void} [callback] called when it is closed, after 3 seconds at the latest
    * @param {number} [code] 1000, or 3000 to 4999
    * @param {string} [reason]
    */
-  disconnect(callback = ignore, code, reason) {
+  disconnect(callback, code, reason) {
     this.#connectWhenShown = false
     this.#wanted = false
     this.#reconnectTimer.reset()
     this.clock.cancel(this.#fallbackTimer)
     this.#clearHeartbeat()
     const connection = this.#connection
-    if (!connection) return callback()
+    if (!connection) return callback?.()
 
     const { transport } = connection
     connection.isEnding = true
@@ -1081,7 +1081,7 @@ class Socket {
       this.#failChannels(connection, "connection_closed")
       this.#waitUntil(() => transport.readyState === CLOSED, () => {
         this.#closed(connection, closeEvent(code, reason))
-        callback()
+        callback?.()
       })
     })
   }
@@ -1137,7 +1137,7 @@ class Socket {
     }
   }
 
-  #register(kind, callback = ignore) {
+  #register(kind, callback) {
     this.#callbackRef += 1
     const ref = `${kind}:${this.#callbackRef}`
     this.#callbacks[kind].push({ ref, callback })
@@ -1145,7 +1145,7 @@ class Socket {
   }
 
   #call(kind, ...values) {
-    for (const { callback } of this.#callbacks[kind]) callback(...values)
+    for (const { callback } of this.#callbacks[kind]) callback?.(...values)
   }
 
   log(kind, text, data) { if (this.logger) this.logger(kind, text, data) }
@@ -1169,7 +1169,7 @@ class Socket {
    * @param {(channel: Channel) => void} [callback]
    * @returns {Channel}
    */
-  join(channel, topic, message = {}, callback = ignore) {
+  join(channel, topic, message = {}, callback) {
     const joined = this.#add(new CallbackChannel(`${channel}:${topic}`, message, this, callback))
     this.connect()
     if (this.isConnected()) joined.rejoin()

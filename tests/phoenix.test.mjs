@@ -494,6 +494,23 @@ test("disconnect closes without reconnecting, and calls back", () => {
   assert.equal(clock.pending(), 0)
 })
 
+test("a callback may be null, as in the official client", () => {
+  const { socket, clock, last } = setup()
+  socket.onOpen(null)
+  socket.onClose(null)
+  const channel = socket.join("rooms", "lobby", null, null)
+  last().open()
+  assert.deepEqual(last().events(), ["rooms:lobby phx_join"])
+  new Presence(channel).onSync(null)
+  last().receive(channel.joinRef(), null, "rooms:lobby", "presence_state", {})
+  socket.disconnect(null, 1000, "bye")
+  clock.tick(60000)
+  assert.deepEqual(last().closedWith, [1000, "bye"])
+  socket.disconnect(null)
+  const metas = [{ phx_ref: "1" }]
+  assert.deepEqual(plain(Presence.syncDiff({}, { joins: { ann: { metas } }, leaves: {} }, null, null)), { ann: { metas } })
+})
+
 test("disconnect without code closes without code", () => {
   const { socket, last } = connected()
   socket.disconnect()
