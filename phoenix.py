@@ -7813,7 +7813,7 @@ class Redis:
         patience = 2 * self.heartbeat
         once = retry.Retry(self._redis.backoff.NoBackoff(), 0)
         options = {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": once, **self._options}
-        return package.Redis.from_url(self._url, **options)
+        return package.Redis.from_url(self._url, **{**options, "decode_responses": False})  # batches are bytes to us
 
     # --- Out ------------------------------------------------------------------------------
 

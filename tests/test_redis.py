@@ -588,6 +588,16 @@ def test_an_endpoint_that_stopped_may_serve_and_connect_again(redis: RedisServer
     assert (adapter.stats["published"], adapter.stats["lost"]) == (2, 0)
 
 
+def test_options_that_suit_other_uses_of_a_redis_do_no_harm(redis: RedisServer) -> None:
+    adapters = [Redis(redis.url, decode_responses=True), Redis(redis.url)]
+    apps = [phoenix.Endpoint(phoenix.Router, pubsub=PubSub(adapter=adapter), log=False) for adapter in adapters]
+    with Serving(apps[0]), Serving(apps[1]):
+        eventually(lambda: all(adapter.is_up for adapter in adapters))
+        apps[1].broadcast("rooms:lobby", "said")
+        eventually(lambda: adapters[0].stats["received"] == 1)
+        assert [adapter.stats["reconnects"] for adapter in adapters] == [0, 0]
+
+
 # --- Presence -----------------------------------------------------------------------------
 
 
