@@ -78,7 +78,7 @@ class ChatController(Controller):
         return conn.render("show.html", room=params["room"])
 
     def create(self, conn: Conn, params: dict[str, str]) -> Conn:  # a plain function: it may block
-        say(params["room"], params.get("user", "curl"), params["body"])
+        say(params["room"], str(params.get("user", "curl")), str(params["body"]))  # "body[x]=1" is no text
         return conn.put_status("created").text("said\n")
 
 
