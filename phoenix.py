@@ -10082,6 +10082,9 @@ class _Mount:
     def add(self, name: str, channel: Any, where: str) -> None:
         if not isinstance(channel, type) or not issubclass(channel, Channel):
             raise DefinitionError(f"{where}: channel({name!r}, {channel!r}): expected a class of Channel")
+        if isinstance(channel.intercept, str):  # its letters are no events
+            event = channel.intercept
+            raise DefinitionError(f"{where}: {channel.__name__}.intercept is {event!r}, expected a list: [{event!r}]")
         if "*" in name[:-1]:
             raise DefinitionError(f"{where}: channels using splat patterns must end with *, got: {name!r}")
         pattern = name if ":" in name or "*" in name else f"{name}:*"

@@ -2589,6 +2589,7 @@ def test_a_channel_stands_in_a_socket() -> None:
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: channel("rooms", "Room"), "expected a class of Channel"),  # type: ignore[arg-type]
     (lambda: channel("rooms", Room()), "expected a class of Channel"),  # type: ignore[arg-type]
+    (lambda: channel("rooms", type("A", (Room,), {"intercept": "new"})), "A.intercept is 'new', expected a list"),
     (lambda: channel("ro*ms", Room), r"channels using splat patterns must end with \*, got: 'ro\*ms'"),
     (lambda: [channel("rooms", Room), channel("rooms", Room)], "there is a channel 'rooms' in this socket already"),
     (lambda: [channel("rooms", Room), channel("rooms:*", Room)], r"there is a channel 'rooms:\*' in this socket already"),
