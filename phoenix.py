@@ -10075,6 +10075,7 @@ class _Mount:
         self.channels: dict[str, _ChannelType] = {}  # by topic, "rooms:lobby", or by the pattern of many, "rooms:*"
         self.prefixes: list[tuple[str, _ChannelType]] = []  # of the patterns, the longest first
         self.max_channels: int = options.get("max_channels", 100)
+        self.max_size: int = options.get("max_size", 1 << 20)
         self.polls: dict[str, _LongPoll] = {}
         steps = (_INLINE, _STEPPED)
         self.connects_at_once = all(_where_it_runs(call) in steps for call in (self.handler.connect, self.handler.id))
@@ -10583,6 +10584,15 @@ class _LongPoll:
         else:
             self._wake()
 
+    def received(self, line: bytes) -> None:
+        """Handle one message of the client."""
+        message = _posted_message(line)
+        if len(line if isinstance(message, str) else message) > self.mount.max_size:
+            logger.warning("a client of %s posted a message of over %d bytes", self.mount.path, self.mount.max_size)
+            self.close(1009)
+        else:
+            self.session.received(message)
+
     async def poll(self, adapter: Any) -> list[str]:
         """Return what has been sent; wait for it up to the window."""
         import asyncio
@@ -10726,7 +10736,7 @@ class _LongPollPlug(_PollPlug):
             if conn._req_header("content-type").startswith("application/x-ndjson"):
                 lines = [line for line in body.replace(b"\r\n", b"\n").split(b"\n") if line][:100]
             for line in lines:
-                poll.session.received(_posted_message(line))
+                poll.received(line)
             poll.keep_alive()
         return conn.json({"status": 410 if poll.session.closed else 200})
 
@@ -10774,7 +10784,7 @@ class _OldPollPlug(_PollPlug):
         async with poll.turn:
             poll.keep_alive()
             try:
-                text = (await _sent_text(conn, 1_000_000)).decode()
+                text = (await _sent_text(conn, self.mount.max_size)).decode()
                 _, _, topic, event, _ = _V07.decode(text)
             except (ValueError, TypeError, ChannelError):
                 return conn.send_resp(400, "")

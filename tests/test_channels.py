@@ -1943,6 +1943,16 @@ def test_two_posts_of_one_session_are_handled_one_after_the_other(served: Servin
         assert [frame[4]["number"] for frame in poller.read(2)] == [1, 2]
 
 
+def test_a_posted_message_over_the_limit_ends_the_session_or_is_a_413_in_0_7(caplog: pytest.LogCaptureFixture) -> None:
+    with Serving(app_with(max_size=1000)) as server, Poller(server) as poller, OldPoller(server) as old_poller:
+        assert poller.post("\n".join(json.dumps(JOIN) for _ in range(50))) == 200  # a batch may be larger
+        assert poller.post(json.dumps(said("2", "ping", "x" * 900))) == 200
+        assert poller.post(json.dumps(said("3", "ping", "x" * 1000))) == 410
+        assert "posted a message of over 1000 bytes" in caplog.text
+        assert old_poller.put("join") == 200
+        assert old_poller.put("ping", "x" * 1000) == 413
+
+
 @pytest.mark.parametrize("generation", ["modern", "old"])
 def test_a_client_that_posts_faster_than_its_channel_works_has_to_wait(generation: str) -> None:
     go_on = threading.Event()
