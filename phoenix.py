@@ -9766,7 +9766,7 @@ class _Session:
 
     __slots__ = (
         "mount", "serializer", "wire", "assigns", "id", "connect_info", "endpoint", "sockets", "encode_broadcast",
-        "closed", "held", "is_held", "running", "send_ready",
+        "closed", "held", "is_held", "running", "send_ready", "parting",
     )  # fmt: skip
 
     cuts_slow_readers = True  # broadcasts do not wait for anybody
@@ -9777,6 +9777,8 @@ class _Session:
         self.assigns: dict[str, Any] = {}
         self.id: str | None = None
         self.sockets: dict[str, Socket] = {}
+        # topic -> what waits for the last callbacks of the socket that has left it: size, call, argument
+        self.parting: dict[str, list[tuple[int, Callable[[Any], object], Any]]] = {}
         self.closed = False
         self.held = 0  # bytes, roughly, of messages that wait for channels
         self.is_held = False  # reading is paused because of them
@@ -9869,7 +9871,11 @@ class _Session:
             return
         found = self.sockets.get(topic)
         if found is None or event == "phx_join":
-            self._unjoined(join_ref, ref, topic, event, payload)
+            if topic in self.parting:
+                self.hold(len(data) + _JOB)
+                self.parting[topic].append((len(data) + _JOB, self.received, data))
+            else:
+                self._unjoined(join_ref, ref, topic, event, payload)
         elif join_ref is not None and join_ref != found.join_ref and found.join_ref is not None:
             return  # it was meant for an earlier join
         elif event != "phx_leave":
@@ -9909,8 +9915,10 @@ class _Session:
         if old is None and len(self.sockets) >= most or self.running >= 2 * most:
             self.refuse(join_ref, ref, topic, "too many channels joined")
             return
-        if old is not None:
-            self._forget(old, "replaced")
+        if old is not None:  # it may be at work for long, so this join does not wait for it
+            self._close_socket(old)
+            if old.joined:
+                self._terminate(old, "replaced")
         is_logged = self.mount.options.get("log", True) and logger.isEnabledFor(logging.INFO)
         started = time.perf_counter() if is_logged else 0.0
         try:
@@ -9982,11 +9990,12 @@ class _Session:
     def _leave(self, old: Socket, payload: Any, ref: Any) -> None:
         """The client leaves a topic: reply, close, and only then what ``terminate`` sends."""
         self._close_socket(old)
+        parted = self._part(old.topic)
 
         def left() -> None:
             old._answer(ref, old.ok())
             self.send(self.serializer.control(old.join_ref, old.topic, "phx_close", {}))
-            self._terminate(old, "left")
+            self._terminate(old, "left", parted)
 
         old._last("leave", (payload,), left)
 
@@ -10009,7 +10018,18 @@ class _Session:
     def _forget(self, old: Socket, reason: str) -> None:
         self._close_socket(old)
         if old.joined:
-            self._terminate(old, reason)
+            self._terminate(old, reason, self._part(old.topic))
+
+    def _part(self, topic: str) -> Callable[[], None]:
+        """Let what comes for a topic wait for the last callbacks of its socket; return what to call behind them."""
+        self.parting[topic] = []
+
+        def parted() -> None:
+            for size, call, argument in self.parting.pop(topic):
+                self.hold(-size)
+                call(argument)
+
+        return parted
 
     def _close_socket(self, old: Socket) -> None:
         """Unsubscribe a socket from everything, at once."""
@@ -10034,8 +10054,8 @@ class _Session:
             elif method not in (old._handle_info, old._handle_out):
                 method(*arguments)
 
-    def _terminate(self, old: Socket, reason: str) -> None:
-        old._finally(old._last, "terminate", (reason,), lambda: None)
+    def _terminate(self, old: Socket, reason: str, then: Callable[[], object] = lambda: None) -> None:
+        old._finally(old._last, "terminate", (reason,), then)
 
     def ended(self, reason: str, code: int = 1006) -> None:
         """The connection is gone."""
@@ -10790,6 +10810,10 @@ class _OldPollPlug(_PollPlug):
                 return conn.send_resp(400, "")
             await poll.has_room.wait()
             session = poll.session
+            if topic in session.parting:
+                parted = poll.loop.create_future()
+                session.parting[topic].append((0, _resolve, parted))
+                await parted
             known = topic == "phoenix:conn" or event == "phx_join" or topic in session.sockets
             session.received(text)
             found = session.sockets.get(topic)

@@ -1021,6 +1021,58 @@ def test_a_leave_waits_for_what_was_said_before_and_refuses_what_comes_after(kin
         assert [message[1] for message in got[:2]] == refs[:2]
 
 
+@pytest.mark.parametrize("ending", ["phx_leave", "stop", "crash"])
+@pytest.mark.parametrize("style", ["awaiting", "plain"])
+def test_a_join_waits_for_the_last_callbacks_of_the_socket_before_it(style: str, ending: str) -> None:
+    """Whoever takes a user off a list in `leave` or `terminate` must not do so after the user has come back."""
+    calls: list[str] = []
+
+    class Noting(Channel):
+        async def join(self, socket: Any, topic: str, message: Any) -> Any:
+            calls.append("join")
+            return socket.ok()
+
+        async def event(self, socket: Any, event: str, message: Any) -> Any:
+            if event == "crash":
+                raise ValueError("crashed as told")
+            return socket.stop() if event == "stop" else socket.ok()
+
+    class Awaiting(Noting):
+        async def leave(self, socket: Any, message: Any) -> None:
+            await asyncio.sleep(0.02)
+            calls.append("leave")
+
+        async def terminate(self, socket: Any, reason: str) -> None:
+            await asyncio.sleep(0.02)
+            calls.append("terminate")
+
+    class Plain(Noting):
+        def leave(self, socket: Any, message: Any) -> None:
+            time.sleep(0.02)
+            calls.append("leave")
+
+        def terminate(self, socket: Any, reason: str) -> None:
+            time.sleep(0.02)
+            calls.append("terminate")
+
+    with Serving(app_with(Awaiting if style == "awaiting" else Plain)) as server, ws(server, V2_URL) as client:
+        for ref in ("1", "3", "5"):
+            client.send(json.dumps([ref, ref, "rooms:a", "phx_join", {}]))
+            client.send(json.dumps([ref, ref + "!", "rooms:a", "ping", {}]))
+            client.send(json.dumps([ref, ref + "?", "rooms:a", ending, {}]))
+        client.send(json.dumps(["5", "7", "rooms:a", "ping", {}]))  # which is refused in its turn
+        got = []
+        while not got or got[-1][:2] != [None, "7"]:
+            got += read(client, 1)
+        replies = [frame[1] for frame in got if frame[3] == "phx_reply" and not frame[1].endswith("?")]
+        assert replies == ["1", "1!", "3", "3!", "5", "5!", "7"]
+        assert calls == ["join", *(["leave"] if ending == "phx_leave" else []), "terminate"] * 3
+    with Serving(app_with(Awaiting if style == "awaiting" else Plain)) as server, OldPoller(server) as poller:
+        calls.clear()
+        assert [poller.put(event) for event in ("join", "leave", "join", "ping")] == [200, 200, 200, 200]
+        assert calls == ["join", "leave", "terminate", "join"]
+
+
 def test_a_thousand_messages_may_wait_for_a_channel_and_none_is_lost() -> None:
     """They are handled one after the other without the stack growing, also where tasks start eagerly."""
     go_on = threading.Event()
