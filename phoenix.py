@@ -7487,6 +7487,8 @@ class PubSub:
                 "this PubSub delivers on another event loop already. Endpoints that run in different threads need one"
                 " each: Endpoint(Router, pubsub=PubSub())"
             )
+        if self._loop is not loop:
+            self._behind.clear()  # the loop that was to deliver it has gone
         self._loop, self._thread = loop, _get_ident()
 
     def _connect(self) -> None:

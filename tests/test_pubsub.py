@@ -457,6 +457,23 @@ def test_a_pubsub_works_on_when_its_server_has_stopped() -> None:
         assert mailbox.get_blocking(5) == "again"
 
 
+def test_what_a_loop_left_undelivered_does_not_hold_up_the_next_one() -> None:
+    pubsub = PubSub()
+    heard: list[str] = []
+
+    async def scene(word: str) -> None:
+        pubsub._serve_on(asyncio.get_running_loop())
+        pubsub.broadcast("words", word)
+        await asyncio.sleep(0.01)
+
+    again = pubsub.subscribe("words", lambda message: pubsub.broadcast("words", message))
+    run(scene("endless"))
+    pubsub.unsubscribe("words", again)
+    pubsub.subscribe("words", heard.append)
+    run(scene("new"))
+    assert heard == ["new"]
+
+
 def test_one_pubsub_cannot_deliver_on_two_loops_at_a_time() -> None:
     pubsub = PubSub()
 
