@@ -10620,14 +10620,15 @@ class _LongPoll:
         import asyncio
 
         self._wake()  # a newer poll takes the place of an older one
-        if not self.messages and not self.session.closed:
-            self.timer.cancel()
-            waiter = self.waiter = self.loop.create_future()
-            try:
+        try:
+            if not self.messages and not self.session.closed:
+                self.timer.cancel()
+                waiter = self.waiter = self.loop.create_future()
                 await asyncio.wait_for(waiter, self.window)
-            except asyncio.TimeoutError:
-                pass
-        self.keep_alive()
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self.keep_alive()  # also when this is cancelled, for its client has gone: it may come again
         if getattr(adapter, "closed", False):  # this request is gone: the next one shall have them
             return []
         messages, self.messages, self.size = self.messages, [], 0

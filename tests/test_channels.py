@@ -1966,6 +1966,28 @@ def test_messages_are_kept_for_the_next_poll_when_the_client_of_this_one_has_gon
         assert [frame[3] for frame in poller.read(2)] == ["tick", "phx_reply"]
 
 
+@pytest.mark.parametrize("generation", ["modern", "old"])
+def test_a_session_whose_client_is_killed_while_it_polls_ends_like_any_other(generation: str) -> None:
+    kind = recorder()
+    app = app_with(kind, window=0.1)
+    mount = next(route.plug.mount for route in app.router.routes if route.path == "/ws/longpoll")
+    with Serving(app) as server, Poller(server) as poller, OldPoller(server) as old_poller:
+        if generation == "modern":
+            poller.post('["1","1","rooms:a","phx_join",{}]')
+            poller.read(1)
+            request = f"GET {poller.url()} HTTP/1.1\r\nHost: x\r\n\r\n"
+        else:
+            old_poller.put("join")
+            request = f"GET /ws/poll HTTP/1.1\r\nHost: x\r\nCookie: {old_poller.headers['Cookie']}\r\n\r\n"
+        session = next(poll for poll in mount.polls.values() if poll.session.sockets)
+        with net.create_connection(("127.0.0.1", server.port), TIMEOUT) as raw:
+            raw.sendall(request.encode())
+            until(lambda: session.waiter is not None and not session.waiter.done())
+            raw.setsockopt(net.SOL_SOCKET, net.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        until(lambda: ("terminate", "closed") in kind.calls)
+        assert app.pubsub.topics() == [] and session not in mount.polls.values()
+
+
 def test_two_posts_of_one_session_are_handled_one_after_the_other(served: Serving) -> None:
     """The first has told its length and is slow to send the rest; the second must wait for it."""
     with Poller(served) as poller:
