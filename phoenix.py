@@ -485,15 +485,21 @@ __all__ += [
 class AlreadySentError(PhoenixError):
     """The response was sent; it cannot change any more."""
 
-    def __init__(self, message: str = "the response was already sent") -> None:
-        super().__init__(message)
+    def __init__(self) -> None:
+        super().__init__(
+            "the response was already sent\n"
+            "A plug that answers also halts, so that nothing behind it answers again: `return conn.text(...).halt()`."
+        )
 
 
 class NotSentError(PhoenixError):
     """All plugs ran and none of them set or sent a response."""
 
-    def __init__(self, message: str = "a response was neither set nor sent from the connection") -> None:
-        super().__init__(message)
+    def __init__(self) -> None:
+        super().__init__(
+            "a response was neither set nor sent from the connection\n"
+            "End the action with an answer: `return conn.text(...)`, or `return conn.render(...)`."
+        )
 
 
 class InvalidHeaderError(PhoenixError):
@@ -7132,9 +7138,12 @@ class Controller(metaclass=_Recording):
     @classmethod
     def _no_view(cls) -> PhoenixError:
         name = cls._view_name()
+        *folders, _ = cls.__module__.split(".")
+        place = "/".join("views" if folder == "controllers" else folder for folder in folders)
+        where = f", in {place}/{underscore(name)}.py" if "controllers" in folders else ""
         return PhoenixError(
             f"{cls.__name__} renders, and no {name} was found in {cls.__module__} or in the modules beside it.\n"
-            f"Write `class {name}(View): template(\"index.html.eex\", \"...\")`, or choose a view with put_view."
+            f"Write `class {name}(View): template(\"index.html.eex\", \"...\")`{where}, or choose a view with put_view."
         )
 
     @classmethod
@@ -7149,6 +7158,8 @@ class Controller(metaclass=_Recording):
             for base in cls.__mro__[: cls.__mro__.index(Controller)]:
                 if found is None and issubclass(base, Controller):
                     found = vars(base).get(attribute) or search(base)
+            if found is None and attribute == "view":
+                return None  # an error, until its file has been written
             cls._found[attribute] = found
         return cls._found[attribute]
 

@@ -1092,6 +1092,16 @@ def test_the_view_of_another_namespace_is_not_taken(place: Path) -> None:
     assert "class UserView(View)" in str(caught.value)
 
 
+def test_a_view_that_is_written_after_the_error_said_where_is_found(place: Path) -> None:
+    write(place, {"late/controllers/task_controller.py": controller_source("TaskController")})
+    controller = import_module("late.controllers.task_controller").TaskController
+    with pytest.raises(PhoenixError, match="no TaskView was found") as caught:
+        index_of(controller)
+    assert ", in late/views/task_view.py, or" in str(caught.value)
+    write(place, {"late/views/task_view.py": view_source("late", "TaskView")})
+    assert index_of(controller) == "late"
+
+
 def test_a_module_of_somebody_else_is_not_imported_for_its_name(place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path_factory.mktemp("site_packages")
     write(elsewhere, {"page_view.py": "raise AssertionError('this is a module of somebody else')"})
