@@ -34,7 +34,8 @@ GERMAN = {"Hello, %{name}!": "Hallo, %{name}!"}  # a dict will do where numbers 
 
 class PageController(Controller):
     def index(self, conn: Conn, params: Params) -> Conn:
-        return conn.render("index.html", name=params.get("name", "you"), count=int(params.get("messages", 1)))
+        number = params.get("messages", "1")
+        return conn.render("index.html", name=params.get("name", "you"), count=int(number) if number.isdecimal() else 1)
 
 
 class PageView(View):
