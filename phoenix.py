@@ -12866,7 +12866,7 @@ def _said_by_proxies(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str
 
 
 def _parse_forwarded(header: str) -> list[dict[str, str]]:
-    """Take a header ``Forwarded`` apart (RFC 7239 §4); one that is malformed says nothing.
+    """Take a header ``Forwarded`` apart (RFC 7239 §4); what is malformed says nothing, nor what stands before it.
 
     >>> _parse_forwarded('for="[2001:db8::1]:4711";proto=https, for=10.0.0.7')
     [{'for': '[2001:db8::1]:4711', 'proto': 'https'}, {'for': '10.0.0.7'}]
@@ -12874,15 +12874,15 @@ def _parse_forwarded(header: str) -> list[dict[str, str]]:
     elements: list[dict[str, str]] = []
     at, separator = 0, ","
     while at < len(header):
-        found = _FORWARDED(header, at)
-        if found is None:
-            return []
         if separator == ",":
             elements.append({})
-        name, value = found[1].lower(), found[2] or re.sub(r"\\(.)", r"\1", found[3] or "")
-        if name in elements[-1]:
-            return []
-        elements[-1][name] = value
+        found = _FORWARDED(header, at)
+        name = found[1].lower() if found else ""
+        if found is None or name in elements[-1]:
+            # a client could else hide behind its proxy: what it sends stands before what the proxy adds
+            elements, at, separator = [], header.find(",", at) + 1 or len(header), ","
+            continue
+        elements[-1][name] = found[2] or re.sub(r"\\(.)", r"\1", found[3] or "")
         at, separator = found.end(), found[4]
     return elements
 

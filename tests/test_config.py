@@ -176,6 +176,12 @@ def test_rfc_7239_forwarded_is_understood(header: str, expected: list[Any]) -> N
     assert seen({"forwarded": header})[:4] == expected
 
 
+@pytest.mark.parametrize("sent", ["", ",", "x", 'for="', 'for=203.0.113.9;x="\\', "for=1.2.3.4;for=1.2.3.5", '"', "=;"])
+@pytest.mark.parametrize("added", [f"for={CLIENT};host=a", f'for="{CLIENT}:80";host="a"', f'host="a";for="{CLIENT}"'])
+def test_a_client_does_not_hide_behind_its_proxy_with_what_is_malformed(sent: str, added: str) -> None:
+    assert seen({"forwarded": f"{sent}, {added}"})[0] == CLIENT
+
+
 def test_forwarded_does_not_count_beside_what_the_proxy_has_set() -> None:
     spoofed = {"forwarded": "for=198.51.100.1;host=evil.example;proto=https", "x-forwarded-for": CLIENT}
     assert seen(spoofed)[:4] == [CLIENT, "http", "localhost", 80]
