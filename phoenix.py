@@ -13473,7 +13473,6 @@ class _Report:
 
     def __init__(self, conn: Any, error: BaseException, status: int, endpoint: Any) -> None:
         self.conn, self.error, self.status, self.endpoint = conn, error, status, endpoint
-        self.title = f"{type(error).__name__} at {conn.method} {conn.request_path}"
         words = endpoint.config("filter_parameters")
         self._words = (*(word.lower() for word in words if not isinstance(words, Mapping)), *_SECRET_WORDS)
         patterns = [  # a short one must stand alone, for it may be a part of any word
@@ -13481,6 +13480,7 @@ class _Report:
             for secret in sorted(self._find_secrets(), key=len, reverse=True)
         ]
         self._secrets = re.compile("|".join(patterns) or r"(?!)")
+        self.title = self.text(f"{type(error).__name__} at {conn.method} {conn.request_path}")
 
     # Secrets
 
@@ -13500,7 +13500,8 @@ class _Report:
         found.update(value.split()[-1] for name, value in conn.req_headers if value.strip() and self.hides(name))
         for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session), conn.assigns):
             found.update(self._hidden_texts(values))
-        found.update([repr(secret)[1:-1] for secret in found])  # as it is in the repr of what holds it
+        forms = [(repr(secret)[1:-1], quote(secret, "", errors="replace")) for secret in found]
+        found.update(form for pair in forms for form in pair)  # as it is in the repr of what holds it, and in a URL
         return {secret for secret in found if len(secret) >= 4 and secret.lower() not in self._words}
 
     def _hidden_texts(self, value: Any, hidden: bool = False, depth: int = 0) -> Iterator[str]:
@@ -13750,7 +13751,7 @@ def _debug_template() -> Callable[..., Any]:
 
 
 _DEBUG_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title><%= @report.text(@report.title) %></title>
+<html lang="en"><head><meta charset="utf-8"><title><%= @report.title %></title>
 <meta name="viewport" content="width=device-width"><meta name="robots" content="noindex">
 <style><%= @style %></style></head>
 <body>

@@ -1141,6 +1141,7 @@ SECRETS = {
     "the cookie": "cookie-value-1", "the authorization": "Zm9vOmJhcg==", "the session's": "session-secret",
     "the assign's": "assigned-secret", "the filtered param": "4000-1234-5678",
 }  # fmt: skip
+IN_PATHS = ["a1b2c3d4e5f6", "a%2Bb%20c3d4e5f6%3D"]
 
 
 @pytest.mark.parametrize("word", ["test", "password"])
@@ -1177,6 +1178,20 @@ def test_no_secret_is_on_the_page_wherever_it_would_appear(accept: str) -> None:
     for what, secret in {**SECRETS, "the key base": SECRET, "the CSRF token": seen[0]}.items():
         assert secret not in text, f"{what} is on the page"
     assert text.count("[FILTERED]") > 10
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+@pytest.mark.parametrize("token", IN_PATHS)
+def test_a_secret_in_the_path_is_not_on_the_page_either(token: str, accept: str) -> None:
+    def action(conn: Conn, params: Any) -> Conn:
+        raise RuntimeError(f"who is {params['token']}?")
+
+    class Router(phoenix.Router):
+        get("/reset/:token", action)
+
+    app = Endpoint(Router, env="dev", log=False)
+    text = body(app.test().get(f"/reset/{token}", headers={"accept": accept}))
+    assert "c3d4e5" not in text and text.count("RuntimeError at GET /reset/[FILTERED]") == 1 + (accept == "text/html")
 
 
 def test_the_source_of_a_one_file_app_does_not_show_its_secret(module: Callable[[str, str], ModuleType]) -> None:
