@@ -12902,8 +12902,6 @@ class _ForceSSL:
         flags = "; includeSubDomains" * include_subdomains + "; preload" * preload
         self.hsts = f"max-age={int(max_age)}{flags}" if hsts else None
         self.host = host
-        if isinstance(exclude, str):
-            raise ConfigError(f"exclude={exclude!r} in force_ssl=...: expected a list of hosts and paths")
         self.hosts = frozenset(each.lower() for each in exclude if not each.startswith("/"))
         self.paths = tuple(each.rstrip("/") + "/" for each in exclude if each.startswith("/"))
 
@@ -14895,7 +14893,7 @@ _ENDPOINT_OPTIONS: dict[str, Any] = {  # the defaults
     "name": None, "config": "config", "env": None,
 }  # fmt: skip
 _PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default plugs
-_CAN_BE_OFF = (*_PLUG_OPTIONS, "http", "live_reload")
+_CAN_BE_OFF = (*_PLUG_OPTIONS, "http", "live_reload", "config")
 _ONLY_IN_CODE = ("name", "config", "env")  # they decide what is read from config files
 _KEYS = {
     "url": ("host", "scheme", "port", "path"),
@@ -14905,15 +14903,15 @@ _KEYS = {
 
 
 def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
-    """Make what the option *name* of the endpoint describes. Raises ``ConfigError`` for a key that it does not have."""
+    """Make what the option *name* of the endpoint describes. Raises ``ConfigError`` for keys and values it cannot have."""
     given = {f"{key}_" if iskeyword(key) else key: value for key, value in options.items()}
-    try:
-        return kind(**given)
-    except TypeError:
-        from inspect import signature
-
-        _check_keys(name, given, tuple(signature(kind).parameters))
-        raise
+    expected = {key: kind for key, kind in kind.__init__.__annotations__.items() if key != "return"}  # names of types
+    _check_keys(name, given, tuple(expected))
+    for key, value in given.items():
+        is_number, is_list = expected[key] in ("int", "float"), expected[key].startswith("Sequence")
+        if is_number and not isinstance(value, (int, float)) or is_list and isinstance(value, str):
+            raise ConfigError(f"{key}={value!r} in {name}=...: expected a {'number' if is_number else 'list'}")
+    return kind(**given)
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
@@ -14924,18 +14922,19 @@ def _check_options(given: Mapping[str, Any]) -> None:
                 f"unknown option {name!r} of Endpoint." + _did_you_mean(name, _ENDPOINT_OPTIONS)
                 + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
             )
-        is_off = name in _CAN_BE_OFF and (value is None or value is False)
-        if isinstance(_ENDPOINT_OPTIONS[name], dict) and not isinstance(value, Mapping) and not is_off:
+        default = _ENDPOINT_OPTIONS[name]
+        if value is False and name in _CAN_BE_OFF or value is None and (name in _CAN_BE_OFF or default is None):
+            continue
+        is_one, expected = _EXPECTED.get(name) or _EXPECTED[type(default)]
+        if not is_one(value):
             off = ", or False for none" if name in _CAN_BE_OFF else ""
-            raise ConfigError(f"{name}={value!r}: expected a dict{off}")
-        if name == "filter_parameters" and isinstance(value, Mapping):
-            _check_keys(name, value, ("keep",))
-        elif isinstance(_ENDPOINT_OPTIONS[name], tuple) and not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{name}={value!r}: expected a list")
-        if name in _EXPECTED and not _EXPECTED[name][0](value):
-            raise ConfigError(f"{name}={value!r}: expected {_EXPECTED[name][1]}")
-        if name in _CHECKS and not is_off:
-            _CHECKS[name](value)
+            raise ConfigError(f"{name}={value!r}: expected {expected}{off}")
+        try:
+            _CHECKS.get(name, bool)(value)
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, PhoenixError):
+                raise
+            raise ConfigError(f"{name}=...: {error}") from error
 
 
 def _check_place(name: str, place: Mapping[str, Any]) -> None:
@@ -14960,8 +14959,9 @@ def _check_statuses(statuses: Mapping[Any, Any]) -> None:
             )
 
 
-def _is_view(view: Any) -> bool:
-    return view is None or issubclass(view if isinstance(view, type) else type(view), View)
+def _check_filter(words: Any) -> None:
+    if isinstance(words, Mapping):
+        _check_keys("filter_parameters", words, ("keep",))
 
 
 def _check_live_reload(options: Mapping[str, Any]) -> None:
@@ -14984,16 +14984,28 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "live_reload": _check_live_reload,
     "trusted_proxies": _TrustedProxies,
     "error_statuses": _check_statuses,
+    "filter_parameters": _check_filter,
     "children": lambda children: list(map(_check_child, children)),
     "log": lambda log: _log_options(log, ""),
-    "secret_key_base": lambda secret: secret is None or _checked_secrets(secret),
+    "secret_key_base": _checked_secrets,
 }  # fmt: skip
 
 
-_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "force_ssl": (lambda options: isinstance(options, (bool, Mapping)), "True, False or a dict"),
-    "render_errors": (_is_view, "a View"),
+def _is_a(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+_EXPECTED: dict[Any, tuple[Callable[[Any], bool], str]] = {  # for an option, or for all with a default of that type
+    dict: (_is_a(Mapping), "a dict"),
+    tuple: (_is_a(list, tuple), "a list"),
+    "filter_parameters": (_is_a(list, tuple, Mapping), "a list"),
+    "force_ssl": (_is_a(bool, Mapping), "True, False or a dict"),
+    "render_errors": (lambda view: issubclass(view if isinstance(view, type) else type(view), View), "a View"),
+    "pubsub": (_is_a(PubSub), "a PubSub"),
     "threads": (lambda threads: isinstance(threads, int) and threads > 0, "a number from 1 on"),
+    **dict.fromkeys(("debug_errors", "code_reloader"), (_is_a(bool), "True or False")),
+    **dict.fromkeys(("name", "config", "env"), (_is_a(str), "text")),
+    **dict.fromkeys(("log", "secret_key_base"), (_is_a(object), "")),  # looked at more closely
 }
 
 
@@ -15242,7 +15254,7 @@ class Endpoint(metaclass=_Recording):
         url = self.options["url"]
         host, scheme = url.get("host") or "localhost", url.get("scheme") or ("https" if "https" in ports else "http")
         known = ports if _is_this_machine(host) else {}
-        port = known.get(scheme) if url.get("port") is None else url["port"]
+        port = known.get(scheme) if url.get("port") in (None, "") else url["port"]  # "" of a variable that is empty
         self._secure_place = host, port if scheme == "https" else known.get("https")
         path = (url.get("path") or "").strip("/")
         self.path_prefix: str = f"/{path}" if path else ""

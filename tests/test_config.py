@@ -427,7 +427,7 @@ def test_https_of_a_trusted_proxy_is_https() -> None:
     [
         ("yes", "force_ssl='yes': expected True, False or a dict"),
         ({"max_ages": 1}, "unknown key 'max_ages' in force_ssl=... Did you mean 'max_age'?"),
-        ({"exclude": "localhost"}, "exclude='localhost' in force_ssl=...: expected a list of hosts and paths"),
+        ({"exclude": "localhost"}, "exclude='localhost' in force_ssl=...: expected a list"),
     ],
 )
 def test_an_option_of_force_ssl_that_cannot_be_meant_is_explained(value: Any, message: str) -> None:
@@ -614,6 +614,15 @@ def test_what_a_file_changes_is_seen_by_whoever_looks_for_changed_code(make_app:
         ("config('Router', http={'prot': 80})", 3, "unknown key 'prot' in http=..."),
         ("config(http={'port': 'many'})", 3, "the port of http is 'many', expected a number"),
         ("config(http=4000)", 3, "http=4000: expected a dict"),
+        ("config(debug_errors='false')", 3, "debug_errors='false': expected True or False"),
+        ("config(code_reloader=0)", 3, "code_reloader=0: expected True or False"),
+        ("config(pubsub='redis://localhost')", 3, "pubsub='redis://localhost': expected a PubSub"),
+        ("config(session=True)", 3, "session=True: expected a dict, or False for none"),
+        ("config(session={'max_age': 'long'})", 3, "session=...: invalid literal for int()"),
+        ("config(static={'only': 'css'})", 3, "only='css' in static=...: expected a list"),
+        ("config(timeouts={'idle': '30'})", 3, "idle='30' in timeouts=...: expected a number"),
+        ("config(parsers={'length': '1MB'})", 3, "length='1MB' in parsers=...: expected a number"),
+        ("config(secret_key_base=64)", 3, "secret_key_base=...: 'int' object is not iterable"),
         ("config(trusted_proxies=['localhost'])", 3, "'localhost' does not appear to be an IPv4 or IPv6 network"),
         ("config(secret_key_base='short')", 3, "secret_key_base"),
         ("\n\nconfig(https={'port': 4443})", 5, "https=...: there is no 'keyfile'. Expected the files"),

@@ -211,6 +211,7 @@ def test_several_endpoints_live_in_one_process() -> None:
         ({}, {"port": 80}, "http://localhost/users"),
         ({"host": "example.com"}, {"port": 4000}, "http://example.com/users"),
         ({"host": "example.com", "port": 80}, {"port": 4000}, "http://example.com/users"),
+        ({"host": "example.com", "port": ""}, {"port": ""}, "http://example.com/users"),
         ({"host": "example.com", "port": "80"}, {}, "http://example.com/users"),
         ({"host": "example.com", "port": 8080}, {}, "http://example.com:8080/users"),
         ({"host": "example.com", "port": 443}, {}, "http://example.com:443/users"),
