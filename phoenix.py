@@ -13181,7 +13181,8 @@ _RECORD_FIELDS = frozenset((*vars(logging.makeLogRecord({})), "message", "asctim
 class RequestId:
     """Plug: give each request an id, which is sent back in the response's header *header* and stands in its log lines.
 
-    An id of 20 to 200 printable characters that comes with the request, from a proxy in front, is kept.
+    An id of 20 to 200 printable characters that comes with the request, from a proxy in front, is kept. It is plugged
+    in front of what may log: until it runs, lines have the id of the request before, in the same thread or connection.
     ``conn.get_resp_header("x-request-id")`` reads it. Source: Plug.RequestId.
     """
 
@@ -15324,14 +15325,14 @@ class Endpoint(metaclass=_Recording):
 
     def _default_plugs(self) -> list[PlugEntry]:
         options = {name: self.options[name] for name in _PLUG_OPTIONS if self.options[name] not in (None, False)}
-        stack: list[Any] = []
+        stack: list[Any] = [RequestId()] if "log" in options else []  # first: all lines that follow have the id
         if "static" in options:
             stack.append(_made("static", Static, options["static"]))
         if any(isinstance(plug, _SocketPlug) for plug in self._routed_plugs()):
             stack.append(_ClientScript())
         if "log" in options:
             level = _log_options(options["log"], self.env)[0]
-            stack += [RequestId()] + ([] if level in (None, False) else [RequestLogger(level)])
+            stack += [] if level in (None, False) else [RequestLogger(level)]
         if "parsers" in options:
             stack.append(_made("parsers", Parsers, {"skip": _raw_forwards(self.router), **options["parsers"]}))
         stack += [method_override, head_as_get]

@@ -196,6 +196,15 @@ def test_an_error_page_has_the_id_too(lines: Lines) -> None:
     assert trace[0] == "Traceback (most recent call last):" and trace[-1] == "ValueError: failed"
 
 
+def test_what_is_refused_before_it_comes_to_the_router_has_an_id_of_its_own(lines: Lines) -> None:
+    client = endpoint(static={}).test()
+    client.get("/", headers={"x-request-id": GIVEN})
+    conn = client.get("/css/%2e%2e/app.css")
+    [found] = conn.get_resp_header("x-request-id")
+    assert conn.status == 400 and found != GIVEN
+    assert f"request_id={found} [INFO] GET /css/%2e%2e/app.css answered 400" in lines.text[-1]
+
+
 @as_json
 def test_every_line_of_a_request_has_its_id_wherever_it_is_logged_and_whatever_runs_beside_it(lines: Lines) -> None:
     shop = logging.getLogger("shop")
