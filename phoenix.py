@@ -13250,7 +13250,11 @@ class LogFormatter(logging.Formatter):
             about["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             about["stack"] = record.stack_info
-        return jsonlib.dumps(about, default=repr)
+        try:
+            return jsonlib.dumps(about, default=repr, allow_nan=False)
+        except (TypeError, ValueError):  # a key that is no text, a dict that holds itself, or NaN
+            shown = {name: each if isinstance(each, (str, int)) else repr(each) for name, each in about.items()}
+            return jsonlib.dumps(shown)
 
 
 def _log_level(level: Any) -> int:
@@ -14904,9 +14908,9 @@ _KEYS = {
 
 
 def _made(name: str, kind: Any, options: Mapping[str, Any]) -> Any:
-    """Make what the option *name* of the endpoint describes. Raises ``ConfigError`` for keys and values it cannot have."""
+    """Make what the option *name* describes. Raises ``ConfigError`` for keys and values it cannot have."""
     given = {f"{key}_" if iskeyword(key) else key: value for key, value in options.items()}
-    expected = {key: kind for key, kind in kind.__init__.__annotations__.items() if key != "return"}  # names of types
+    expected = {key: each for key, each in kind.__init__.__annotations__.items() if key != "return"}  # names of types
     _check_keys(name, given, tuple(expected))
     for key, value in given.items():
         is_number, is_list = expected[key] in ("int", "float"), expected[key].startswith("Sequence")

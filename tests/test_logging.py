@@ -279,6 +279,15 @@ def test_what_an_app_adds_to_a_line_is_in_the_object_whatever_it_is(lines: Lines
     assert line["stack"].startswith("Stack (most recent call last)")
 
 
+@as_json
+def test_what_has_no_form_in_json_is_shown_as_it_is_in_python(lines: Lines) -> None:
+    itself: dict[str, Any] = {}
+    itself["self"] = itself
+    for odd, shown in ((float("nan"), "nan"), ({(1, 2): "x"}, "{(1, 2): 'x'}"), (itself, "{'self': {...}}")):
+        logging.getLogger("shop").warning("odd", extra={"order": 7, "odd": odd})
+        assert (lines.objects[-1]["message"], lines.objects[-1]["order"], lines.objects[-1]["odd"]) == ("odd", 7, shown)
+
+
 def test_a_formatter_can_be_named_in_a_configuration_of_logging() -> None:
     from logging.config import dictConfig
 
