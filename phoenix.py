@@ -12910,7 +12910,7 @@ class _ForceSSL:
             return conn
         if conn.scheme == "https":
             return conn.put_resp_header("strict-transport-security", self.hsts) if self.hsts else conn
-        place = f"https://{self.host}" if self.host else conn.endpoint.secure_url(conn.host)
+        place = f"https://{self.host}" if self.host else conn.endpoint._secure_url(conn.host)
         query = f"?{conn.query_string}" if conn.query_string else ""
         conn.put_resp_header("location", f"{place}{conn.request_path}{query}")
         return conn.send_resp(301 if conn.method in ("GET", "HEAD") else 307, "").halt()  # 307: with the same method
@@ -13060,11 +13060,8 @@ def _stat_file(path: str) -> os.stat_result | None:
 
 def _accepts_gzip(conn: Any) -> bool:
     """Tell whether ``Accept-Encoding`` allows gzip; what it says of gzip goes before ``*`` (RFC 9110 §12.5.3)."""
-    given: dict[str, bool] = {}
-    for entry in ",".join(conn._req_headers.get("accept-encoding", ())).lower().split(","):
-        coding, _, weight = entry.partition(";")
-        given.setdefault(coding.strip(), not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight))
-    return given.get("gzip", given.get("x-gzip", given.get("*", False)))
+    given = dict(map(_parse_accept, ",".join(conn._req_headers.get("accept-encoding", ())).split(",")))
+    return given.get("gzip", given.get("x-gzip", given.get("*", 0))) > 0
 
 
 def _evaluate_conditions(conn: Any, etag: str, modified: float) -> int:
@@ -13155,16 +13152,14 @@ def client_script() -> str | None:
     return next(filter(os.path.isfile, paths), None)
 
 
-class _ClientScript:
+def _serve_client_script(conn: Any) -> Any:
     """Plug: serve the browser's client at ``/js/phoenix.js``, for apps whose static files hold none."""
-
-    def __call__(self, conn: Any) -> Any:
-        if conn.request_path != "/js/phoenix.js" or conn.method not in ("GET", "HEAD"):
-            return conn
-        path = client_script()
-        if path is None:
-            return conn
-        return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
+    if conn.request_path != "/js/phoenix.js" or conn.method not in ("GET", "HEAD"):
+        return conn
+    path = client_script()
+    if path is None:
+        return conn
+    return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
 
 
 # --- The log ------------------------------------------------------------------------------
@@ -15069,9 +15064,9 @@ def _run_config_file(file: str) -> list[tuple[str | None, dict[str, Any], str]]:
     return list(module.__phoenix_config__)
 
 
-def _config_files(module: Any, folder: str, env: str) -> list[str]:
+def _config_files(module: Any, folder: Any, env: str) -> list[str]:
     """Return the config files for an environment in the *folder* beside *module*, or above it in its package."""
-    for place in _app_folders(module):
+    for place in _app_folders(module) if folder else ():
         place = os.path.join(place, folder)
         files = [os.path.join(place, f"{name}.py") for name in ("config", env)]
         found = list(filter(os.path.isfile, files))
@@ -15080,7 +15075,7 @@ def _config_files(module: Any, folder: str, env: str) -> list[str]:
             raise ConfigError(f"there is no {files[1]}, but the environment is {env!r}. There are {', '.join(names)}.")
         if found:
             return found
-    if folder != _ENDPOINT_OPTIONS["config"]:
+    if folder and folder != _ENDPOINT_OPTIONS["config"]:
         raise ConfigError(f"config={folder!r}: there is no {folder}/config.py beside the app, and no {folder}/{env}.py")
     return []
 
@@ -15211,8 +15206,7 @@ class Endpoint(metaclass=_Recording):
     def _options_in_force(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return all options: *given* ones over the defaults, and what config files say over both."""
         folder = given.get("config", _ENDPOINT_OPTIONS["config"])
-        files = _config_files(self.module, folder, self.env) if folder else []
-        calls = [call for file in files for call in _run_config_file(file)]
+        calls = [call for file in _config_files(self.module, folder, self.env) for call in _run_config_file(file)]
         self._other_sections = {name: where for name, _, where in calls if name not in (None, self.name)}
         calls = [call for wanted in (None, self.name) for call in calls if call[0] == wanted]
         self._set_at = {option: f"{where}: " for _, options, where in calls for option in options}
@@ -15275,7 +15269,7 @@ class Endpoint(metaclass=_Recording):
             return self._base_url + path
         return self._base_url + prefix + path
 
-    def secure_url(self, host: str) -> str:
+    def _secure_url(self, host: str) -> str:
         """Return what URLs of *host*, if it is known, begin with when they are those of https."""
         own, port = self._secure_place
         return _base_url("https", host or own, port)
@@ -15333,7 +15327,7 @@ class Endpoint(metaclass=_Recording):
         if "static" in options:
             stack.append(_made("static", Static, options["static"]))
         if any(isinstance(plug, _SocketPlug) for plug in self._routed_plugs()):
-            stack.append(_ClientScript())
+            stack.append(_serve_client_script)
         if "log" in options:
             level = _log_options(options["log"], self.env)[0]
             stack += [] if level in (None, False) else [RequestLogger(level)]
@@ -15843,7 +15837,7 @@ class _Reloader:
         if has_code:
             self._note_modules()
             for app in endpoints:
-                for file in _config_files(app.module, app.options["config"], app.env) if app.options["config"] else ():
+                for file in _config_files(app.module, app.options["config"], app.env):
                     self.look_after(file)
         if is_broken:
             self._look()  # before anybody is shown the error, and mends it
@@ -16041,11 +16035,8 @@ class _Reloader:
 
 def _file_state(file: str) -> tuple[int, int] | None:
     """Return what changes when a file is written."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+    status = _stat_file(file)
+    return None if status is None else (status.st_mtime_ns, status.st_size)
 
 
 def _look_at(folder: str, files: dict[str, Any], folders: list[str]) -> None:
