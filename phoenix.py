@@ -15863,6 +15863,9 @@ class _Reloader:
         self._live.pubsub._serve_on(self._loop)
         Thread(target=self._watch, name="phoenix-reloader", daemon=True).start()
 
+    def end(self) -> None:
+        self._stopped.set()
+
     # --- Code -------------------------------------------------------------------------------
 
     def holds(self) -> bool:
@@ -16411,6 +16414,8 @@ async def _serve_until_stopped(
     finally:
         if watchdog is not None:
             watchdog.stop()
+        if reloader is not None:
+            reloader.end()
         await asyncio.gather(*(server.stop() for server in started))
     if any(endpoint.gave_up for endpoint in endpoints):
         sys.exit(1)

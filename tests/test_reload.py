@@ -456,6 +456,26 @@ def test_in_a_thread_and_in_a_program_that_is_not_the_apps_code_is_not_reloaded(
     assert not found[0].has_code
 
 
+def test_what_watches_the_files_ends_with_the_server() -> None:
+    def watchers() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name == "phoenix-reloader"]
+
+    async def stop() -> None:
+        while not app.server.urls or not watchers():
+            await asyncio.sleep(0.01)
+        ended.append(asyncio.ensure_future(app.server.stop()))
+
+    ended: list[Any] = []
+    app = phoenix.Endpoint(lambda conn: conn.text("hi"), env="dev", children=[stop])
+    thread = threading.Thread(target=lambda: app.run(port=0))
+    thread.start()
+    thread.join(TIMEOUT)
+    until = time.monotonic() + TIMEOUT
+    while watchers() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not thread.is_alive() and ended and not watchers()
+
+
 @pytest.mark.parametrize(
     "options, env, code, live",
     [
