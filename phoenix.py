@@ -15225,9 +15225,9 @@ class Endpoint(metaclass=_Recording):
         """Return the ports to listen on: ``{"http": 4000, "https": 4040}``."""
         http, https = self.options["http"], self.options["https"]
         ports = {}
-        if http is not False:
+        if http not in (None, False):
             standard = os.environ.get("PORT") or (4001 if self.env == "test" else 4000)
-            ports["http"] = _port_number("http", (http or {}).get("port"), standard)
+            ports["http"] = _port_number("http", http.get("port"), standard)
         if https:
             ports["https"] = _port_number("https", https.get("port"), 4040)
             missing = [key for key in ("keyfile", "certfile") if not https.get(key)]

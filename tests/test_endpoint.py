@@ -141,6 +141,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"threads": 0}, ["threads=0: expected a number from 1 on"]),
         ({"threads": "4"}, ["threads='4': expected a number"]),
         ({"http": {"port": "http"}}, ["the port of http is 'http', expected a number"]),
+        ({"http": None}, ["http=False without https=...: there would be no port"]),
         ({"log": "loud"}, ["cannot log at level 'loud'"]),
     ],
 )
