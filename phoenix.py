@@ -12823,7 +12823,7 @@ class _TrustedProxies:
         return str(address), any(address in network for network in self.networks)
 
     def __call__(self, conn: Any) -> Any:
-        _, is_trusted = self.find(conn.remote_ip) or ("", self.trusts_unix and not conn.remote_ip)
+        _, is_trusted = self.find(conn.remote_ip) or ("", self.trusts_unix)  # without an address: by a Unix socket
         if not is_trusted:
             return conn
         said = _said_by_proxies(conn._req_headers)
@@ -14103,7 +14103,9 @@ def _conn_at_door(
     hosts = fields.get("host", [""])
     if len(hosts) > 1:
         raise HTTPProtocolError(400, "there are two Host headers")
-    host, port = _parse_host(hosts[0]) if hosts[0] else (server[0], int(server[1] or 0))
+    host, port = _parse_host(hosts[0]) if hosts[0] else (server[0], 0)
+    if not hosts[0] and str(server[1]).isdecimal():  # it may as well be the path of a Unix socket
+        port = int(server[1])
     port = port or (443 if scheme == "https" else 80)
     conn = Conn(method, path, query, fields, scheme, host, port, client, adapter, endpoint)
     conn.script_name = [segment for segment in root.split("/") if segment]

@@ -971,6 +971,12 @@ def test_a_request_with_a_wrong_host_or_length_is_refused_by_wsgi(environ: dict[
     assert ask_wsgi(bare_app(), **environ)[0] == "400 Bad Request"
 
 
+@pytest.mark.parametrize("port, expected", [("8000", 8000), ("", 80), ("/run/app.sock", 80)])
+def test_without_a_host_wsgi_has_that_of_the_server_which_may_be_a_unix_socket(port: str, expected: int) -> None:
+    app = phoenix.Endpoint(lambda conn: conn.text(f"{conn.host} {conn.port}"), env="prod")
+    assert ask_wsgi(app, HTTP_HOST="", SERVER_NAME="a", SERVER_PORT=port) == ("200 OK", f"a {expected}".encode())
+
+
 def test_control_characters_of_a_path_do_not_reach_the_log() -> None:
     path = "/a\x1b[31m\x0bx"
     _, body = ask_wsgi(bare_app(), REQUEST_METHOD="POST", REQUEST_URI=path, PATH_INFO=path)
