@@ -15101,12 +15101,13 @@ def _app_folders(module: Any) -> list[str]:
 # --- The endpoint -------------------------------------------------------------------------
 
 
-def _first_with_session(router: Any) -> Any:
-    """Return the first route that fetches the session, or ``None``."""
+def _routes_from(router: Any, above: str = "") -> Iterator[tuple[str, Route]]:
+    """Yield the routes of *router*, and of those that it forwards to, each with its whole path."""
     for route in getattr(router, "routes", ()):
-        if _fetches_session(route.steps) or isinstance(route.plug, _Forward) and _first_with_session(route.plug.router):
-            return route
-    return None
+        path = above + route.path
+        yield path, route
+        if isinstance(route.plug, _Forward):
+            yield from _routes_from(route.plug.router, path.rstrip("/"))
 
 
 def _concerns_get(step: _Step) -> bool:
@@ -15120,8 +15121,8 @@ def _fetches_session(steps: Sequence[_Step]) -> bool:
 
 def _raw_forwards(router: Any) -> tuple[str, ...]:
     """Return the paths that go to plugs which read request bodies themselves: applications, and long polls."""
-    readers = [route for route in getattr(router, "routes", ()) if getattr(route.plug, "takes_body", False) is True]
-    return tuple({route.path.rstrip("/") + "/": None for route in readers})
+    readers = [path for path, route in _routes_from(router) if getattr(route.plug, "takes_body", False) is True]
+    return tuple({path.rstrip("/") + "/": None for path in readers})
 
 
 def _sign_of_workers() -> str:
@@ -15345,14 +15346,14 @@ class Endpoint(metaclass=_Recording):
         stores = [entry.call for _, _, entry in self._steps if isinstance(getattr(entry, "call", None), Session)]
         if self._secrets or any(store.secrets for store in stores):
             return
-        route = _first_with_session(self.router)
-        if route is None and not _fetches_session(self._steps):
-            return
-        try:
-            _checked_secret(None)
-        except SecretError as error:
-            who = "the endpoint" if route is None else f"{route.verb} {route.path} ({route.where})"
-            raise SecretError(f"{who} fetches the session. {error}") from None
+        found = ["the endpoint"] if _fetches_session(self._steps) else []
+        routes = [(path, route) for path, route in _routes_from(self.router) if _fetches_session(route.steps)]
+        found += [f"{route.verb} {path} ({route.where})" for path, route in routes]
+        if found:
+            try:
+                _checked_secret(None)
+            except SecretError as error:
+                raise SecretError(f"{found[0]} fetches the session. {error}") from None
 
     # --- Requests -------------------------------------------------------------------------
 
@@ -15608,10 +15609,8 @@ class Endpoint(metaclass=_Recording):
             if isinstance(plug, _LongPollPlug):
                 plug.mount.stop()
 
-    def _routed_plugs(self) -> Iterator[Any]:
-        for router in (self.router, *getattr(self.router, "_forwards", ())):
-            for route in getattr(router, "routes", ()):
-                yield route.plug
+    def _routed_plugs(self) -> list[Any]:
+        return list({id(route.plug): route.plug for _, route in _routes_from(self.router)}.values())
 
     def _guests(self) -> list[_ASGIPlug]:
         """Return the ASGI applications behind routes, each once: they are started and stopped with the server."""

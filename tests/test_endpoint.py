@@ -414,6 +414,22 @@ def test_sessions_can_be_left_out() -> None:
 # --- Plugs --------------------------------------------------------------------------------
 
 
+def test_an_application_behind_two_routers_reads_the_body_of_a_form_itself() -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("content-type", "text/plain")])
+        return [environ["wsgi.input"].read()]
+
+    class Shop(phoenix.Router):
+        forward("/legacy", application)
+
+    class Both(phoenix.Router):
+        forward("/shop", Shop)
+        forward("/store", Shop)
+
+    for path in ("/shop/legacy", "/store/legacy/cart"):
+        assert body(endpoint(Both).test().post(path, {"a": "1"})) == "a=1"
+
+
 def test_the_default_plugs_parse_override_and_answer_head() -> None:
     client = endpoint().test()
     assert client.json_response(client.post("/echo", {"a": {"b": "1"}})) == {
