@@ -13498,8 +13498,8 @@ class _Report:
         found.update(value.split()[-1] for name, value in conn.req_headers if value.strip() and self.hides(name))
         for values in (_attempt(lambda: conn.params), _attempt(lambda: conn.session), conn.assigns):
             found.update(self._hidden_texts(values))
-        forms = [(repr(secret)[1:-1], quote(secret, "", errors="replace")) for secret in found]
-        found.update(form for pair in forms for form in pair)  # as it is in the repr of what holds it, and in a URL
+        found.update([repr(secret)[1:-1] for secret in found])  # as it is in the repr of what holds it
+        found.update([quote(secret, "", errors="replace") for secret in found])  # ... and in a URL
         return {secret for secret in found if len(secret) >= 4 and secret.lower() not in self._words}
 
     def _hidden_texts(self, value: Any, hidden: bool = False, depth: int = 0) -> Iterator[str]:
@@ -16028,13 +16028,16 @@ class _Reloader:
         while not self._stopped.wait(0 if watch else self._pause):
             yield
             watched = self._watched
-            for _ in watch(
-                *watched, recursive=False, watch_filter=None, debounce=200, step=20, rust_timeout=2000,
-                yield_on_timeout=True, stop_event=self._stopped, raise_interrupt=False,
-            ) if watch else ():  # fmt: skip
-                yield
-                if self._watched != watched:
-                    break
+            try:
+                for _ in watch(
+                    *watched, recursive=False, watch_filter=None, debounce=200, step=20, rust_timeout=2000,
+                    yield_on_timeout=True, stop_event=self._stopped, raise_interrupt=False,
+                ) if watch else ():  # fmt: skip
+                    yield
+                    if self._watched != watched:
+                        break
+            except OSError:  # a folder is gone again, or there are more than the system watches
+                self._stopped.wait(self._pause)
 
 
 def _file_state(file: str) -> tuple[int, int] | None:

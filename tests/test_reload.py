@@ -15,6 +15,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -782,6 +783,15 @@ def test_what_is_saved_before_the_first_look_is_told_too(tmp_path: Path) -> None
     reloader._files = None
     reloader._watch()
     assert told == [(["eex"],)]
+
+
+def test_a_folder_that_is_gone_before_it_is_watched_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(*folders: str, **options: Any) -> Iterator[Any]:
+        raise FileNotFoundError
+
+    monkeypatch.setitem(sys.modules, "watchfiles", SimpleNamespace(watch=watch))
+    occasions = phoenix._reloader_for([_pages()], False)._occasions()
+    assert [next(occasions) for _ in range(5)] == [None] * 5
 
 
 def test_libraries_and_tools_are_not_watched(tmp_path: Path) -> None:
