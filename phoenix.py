@@ -15834,7 +15834,7 @@ class _Reloader:
         self._pause = 0.0
         self._watched: list[str] = []
         self._files: dict[str, Any] | None = None
-        self._live = Endpoint(_LiveReload(self.version), **_BARE)
+        self._live = Endpoint(_LiveReload(self.version), template_engines=View.engines, **_BARE)  # as they are
         if has_code:
             self._note_modules()
             for app in endpoints:

@@ -495,6 +495,13 @@ def test_what_is_reloaded_where(options: dict[str, Any], env: str, code: bool, l
         assert phoenix._reloader_for([app], None) is None
 
 
+def test_the_engines_of_the_app_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phoenix.View, "engines", phoenix.View.engines)
+    own = phoenix.EExEngine()
+    app = phoenix.Endpoint(lambda conn: conn, env="dev", template_engines={"eex": own})
+    assert phoenix._reloader_for([app], False) is not None and phoenix.View.engines["eex"] is own
+
+
 @pytest.mark.parametrize("live", [{"pattern": ["a"]}, {"patterns": "*.css"}, True, 3])
 def test_live_reload_takes_patterns_and_nothing_else(live: Any) -> None:
     with pytest.raises(phoenix.ConfigError, match="live_reload"):
