@@ -14140,13 +14140,14 @@ async def _live(endpoint: Endpoint, receive: Callable[[], Any], send: Callable[[
     """Start and stop the children when the ASGI server does (the lifespan protocol)."""
     await receive()
     try:
-        server = await endpoint._behind_door()
+        await endpoint._behind_door()
     except Exception as error:  # noqa: BLE001 - the server says so, and ends
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await server.stop()
+    if endpoint.server is not None:  # another than then, where one gave up and a request started the next
+        await endpoint.server.stop()
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -958,6 +958,40 @@ def test_a_body_comes_in_over_http2_without_an_announcement() -> None:
     assert json.loads(answer[1]["body"])[0] == "hello"
 
 
+def test_children_that_were_started_again_are_stopped_with_the_asgi_server() -> None:
+    log: list[str] = []
+
+    class Child:
+        def start(self) -> None:
+            log.append("start")
+
+        def stop(self) -> None:
+            log.append("stop")
+
+    async def live() -> None:
+        told, sent = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            if not log:
+                return {"type": "lifespan.startup"}
+            await told.wait()
+            return {"type": "lifespan.shutdown"}
+
+        async def send(message: Any) -> None:
+            sent.set()
+
+        lifespan = asyncio.ensure_future(app({"type": "lifespan"}, receive, send))
+        await asyncio.wait_for(sent.wait(), TIMEOUT)
+        await app.server.stop()  # as it does when a child gives up
+        await app._behind_door()
+        told.set()
+        await asyncio.wait_for(lifespan, TIMEOUT)
+
+    app = phoenix.Endpoint(lambda conn: conn.text(""), env="prod", children=[Child()])
+    asyncio.run(live())
+    assert log == ["start", "stop", "start", "stop"]
+
+
 @pytest.mark.parametrize("hosts", [[b"a b"], [b"a.test", b"b.test"]])
 def test_a_request_with_a_wrong_host_is_refused_by_asgi(hosts: list[bytes]) -> None:
     headers = [(b"host", host) for host in hosts]
