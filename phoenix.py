@@ -14664,7 +14664,8 @@ class _WSGIConnection(Adapter):
         headers = _header_pairs(conn)
         if length is not None and conn.status not in _WITHOUT_BODY:
             headers.append(("content-length", str(length)))
-        self.write = self.start_response(f"{conn.status} {_phrase_of(str(conn.status))}", headers)
+        phrase = reason_phrase(conn.status) if conn.status in _STATUS_NAMES else ""
+        self.write = self.start_response(f"{conn.status} {phrase}", headers)
 
     def _parts(self, conn: Any) -> Iterator[bytes]:
         """Return the parts of a response whose head is sent now."""

@@ -1011,6 +1011,11 @@ def test_without_a_host_wsgi_has_that_of_the_server_which_may_be_a_unix_socket(p
     assert ask_wsgi(app, HTTP_HOST="", SERVER_NAME="a", SERVER_PORT=port) == ("200 OK", f"a {expected}".encode())
 
 
+@pytest.mark.parametrize("status, line", [(404, "404 Not Found"), (299, "299 ")])
+def test_a_status_without_a_name_has_no_phrase_in_wsgi(status: int, line: str) -> None:
+    assert ask_wsgi(phoenix.Endpoint(lambda conn: conn.send_resp(status, ""), env="prod"))[0] == line
+
+
 def test_control_characters_of_a_path_do_not_reach_the_log() -> None:
     path = "/a\x1b[31m\x0bx"
     _, body = ask_wsgi(bare_app(), REQUEST_METHOD="POST", REQUEST_URI=path, PATH_INFO=path)
