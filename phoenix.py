@@ -14103,9 +14103,9 @@ def _conn_at_door(
     hosts = fields.get("host", [""])
     if len(hosts) > 1:
         raise HTTPProtocolError(400, "there are two Host headers")
-    host, port = _parse_host(hosts[0]) if hosts[0] else (server[0], 0)
-    if not hosts[0] and str(server[1]).isdecimal():  # it may as well be the path of a Unix socket
-        port = int(server[1])
+    host, port = _parse_host(hosts[0] or "localhost")
+    if not hosts[0] and str(server[1]).isdecimal():  # it is no number where the server has a Unix socket
+        host, port = server[0], int(server[1])
     port = port or (443 if scheme == "https" else 80)
     conn = Conn(method, path, query, fields, scheme, host, port, client, adapter, endpoint)
     conn.script_name = [segment for segment in root.split("/") if segment]
