@@ -5246,7 +5246,7 @@ class _Helper:
     def __init__(self, router: type[Router], name: str, kind: str, routes: Sequence[Route]) -> None:
         self.router, self.name, self.kind, self.routes = router, name, kind, routes
 
-    def __call__(self, context: Any, *arguments: Any, **query: Any) -> str:
+    def __call__(self, context: Any, /, *arguments: Any, **query: Any) -> str:
         if isinstance(context, str):
             raise ArgumentError(f"{self.name}({context!r}, ...) needs the conn or the endpoint as its first argument")
         chosen, values = self._chosen(arguments)
@@ -5305,7 +5305,8 @@ def _build_path(route: Route, values: Sequence[Any], query: list[tuple[str, Any]
             path += f"/{segment.quoted}{quote(to_param(next(left)), safe='')}"
         elif segment.kind == "*" and segment.name:
             rest = next(left)
-            parts = [quote(to_param(part), safe="") for part in (rest.split("/") if isinstance(rest, str) else rest)]
+            rest = rest if isinstance(rest, Iterable) and not isinstance(rest, str) else to_param(rest).split("/")
+            parts = [quote(to_param(part), safe="") for part in rest]
             path += "/" + segment.quoted + "/".join(parts) if parts or segment.quoted else ""
         elif not segment.kind:
             path += "/" + segment.quoted

@@ -1540,6 +1540,7 @@ HELPED: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("post_path", ("file", ["foo", "bar/baz"]), {"q": 1}, "/posts/file/foo/bar%2Fbaz?q=1"),
     ("post_path", ("file", "foo/bar"), {}, "/posts/file/foo/bar"),
     ("post_path", ("file", []), {}, "/posts/file"),
+    ("post_path", ("file", 7), {}, "/posts/file/7"),
     ("top_path", ("top",), {}, "/top"),
     ("page_path", ("product",), {}, "/products"),
     ("page_path", ("product", 123), {}, "/products/123"),
@@ -1565,6 +1566,7 @@ HELPED: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("user_path", ("show", SimpleNamespace(id=5)), {}, "/users/5"),
     ("user_path", ("show", SimpleNamespace(to_param=lambda: "ann", id=5)), {}, "/users/ann"),
     ("user_path", ("index",), {"user": SimpleNamespace(id=5)}, "/users?user=5"),
+    ("user_path", ("index",), {"context": 1, "self": 2, "query": 3}, "/users?context=1&self=2&query=3"),
 ]  # fmt: skip
 
 
@@ -1607,6 +1609,7 @@ WRONG_CALLS: list[tuple[str, tuple[Any, ...], list[str]]] = [
     ("user_path", ("show", 7, 5), ["expected a mapping or keywords"]),
     ("user_path", ("show", 7, [1, 2]), ["expected a mapping or keywords"]),
     ("user_path", ("show", None), ["cannot convert None to a param"]),
+    ("post_path", ("file", None), ["cannot convert None to a param"]),
     ("user_path", ("show", {"a": 1}), ["no function clause for HelperRouter.helpers.user_path and action 'show'"]),
 ]  # fmt: skip
 
