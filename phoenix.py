@@ -5727,6 +5727,8 @@ class _WSGIPlug:
         written: list[bytes] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if exc_info and conn.state != "unset":  # too late for the page of an error
+                raise exc_info[1]
             head[:] = [status, headers]
             return written.append
 

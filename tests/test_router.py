@@ -1983,6 +1983,25 @@ def test_a_wsgi_application_is_closed_when_it_fails_and_named_when_it_says_nothi
         client(FailRouter).get("/silent")
 
 
+def test_a_wsgi_application_can_answer_with_an_error_until_the_response_has_begun() -> None:
+    def failing(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"." * int(environ["QUERY_STRING"])
+        try:
+            raise ValueError("late")
+        except ValueError:
+            start_response("500 Sorry", [("Content-Type", "text/plain")], sys.exc_info())
+        yield b"sorry"
+
+    class LateRouter(Router):
+        forward("/late", failing)
+
+    conn = client(LateRouter).get("/late?3")
+    assert (conn.status, conn.resp_body) == (500, b"...sorry")
+    with pytest.raises(ValueError, match="late"):
+        client(LateRouter).get("/late?70000")
+
+
 def test_a_wsgi_application_runs_where_it_stalls_nobody() -> None:
     from serving import Serving
 
