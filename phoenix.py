@@ -16506,9 +16506,9 @@ def build_conn(
         host, slash, path = rest.partition("/")
         path = slash + path or "/"
     path, _, query = path.partition("?")
-    name, _, number = host.partition(":")
     fields = {"host": [host]}
     fields.update((_header_name(field), [_header_value(field, value)]) for field, value in (headers or {}).items())
+    name, port = _parse_host(fields["host"][0])
     if params and method in ("GET", "HEAD"):
         query = "&".join(part for part in (query, encode_query(params)) if part)
         params = None
@@ -16522,7 +16522,7 @@ def build_conn(
         fields.setdefault("content-type", [content_type])
     if data or method in ("POST", "PUT", "PATCH"):
         fields.setdefault("content-length", [str(len(data))])
-    port = int(number) if number else 443 if scheme == "https" else 80
+    port = port or (443 if scheme == "https" else 80)
     place = quote(path, safe="/%!$&'()*+,;=:@~"), query
     conn = Conn(method, *place, fields, scheme, name, port, remote_ip, Adapter(data), endpoint)
     conn._in_worker = True  # this thread is as good as a worker's: plain functions need not go elsewhere

@@ -292,6 +292,14 @@ def test_a_url_sets_scheme_host_and_port(client: TestClient) -> None:
     assert (build_conn("GET", "https://example.com").port, build_conn(host="x.org").port) == (443, 80)
 
 
+@pytest.mark.parametrize(
+    "host, expected", [("[::1]", ("[::1]", 80)), ("[::1]:4000", ("[::1]", 4000)), ("API.example.com", ("api.example.com", 80))]
+)
+def test_a_host_is_read_as_that_of_a_request(host: str, expected: tuple[str, int]) -> None:
+    for conn in (build_conn(host=host), build_conn(headers={"Host": host}), build_conn(path=f"http://{host}/")):
+        assert (conn.host, conn.port) == expected
+
+
 def test_a_url_in_the_query_is_no_host() -> None:
     conn = build_conn("GET", "/login?to=http://example.com/")
     assert (conn.host, conn.request_path, conn.query_string) == ("localhost", "/login", "to=http://example.com/")
