@@ -5020,6 +5020,7 @@ def _path_of(conn: BaseConn) -> str:
 
 _DYNAMIC = re.compile(r"(?<!\\)([:*])")
 _NAME = re.compile(r"[a-z_][A-Za-z0-9_]*")
+_HOST_NAME = re.compile(r"[\w.-]+|\[[\da-fA-F:.]+\]")
 _SAFE_IN_PATH = "!$&'()*+,;=:@"  # RFC 3986 §3.3: what a segment may hold besides letters, digits and -._~
 
 
@@ -5413,7 +5414,7 @@ class _RouterRecorder:
 
     def _block(self, word: str, where: str, inner: _Scope) -> Block:
         block = Block(self.scopes, inner)
-        self.blocks.append((block, f"{where}: {word} does nothing alone: write `with {word}:` and its routes below"))
+        self.blocks.append((block, f"{where}: {word} does nothing alone: write `with {word}:` and what belongs to it below"))
         return block
 
     # --- Pipelines ------------------------------------------------------------------------
@@ -5444,6 +5445,8 @@ class _RouterRecorder:
         if len(self.scopes) == 1:
             raise DefinitionError(f'{where}: pipe_through belongs inside a scope: `with scope("/"): pipe_through(...)`')
         for pipe in pipes:
+            if isinstance(pipe, list):
+                raise DefinitionError(f"{where}: name one after the other: `pipe_through({repr(pipe)[1:-1]})`")
             if isinstance(pipe, str) and pipe not in self.pipelines:
                 raise DefinitionError(
                     f"{where}: unknown pipeline {pipe!r}.{_did_you_mean(pipe, self.pipelines)}"
@@ -5479,9 +5482,10 @@ class _RouterRecorder:
 
     def _checked_hosts(self, host: Any, where: str) -> tuple[str, ...]:
         hosts: list[Any] = [host] if isinstance(host, str) or not isinstance(host, Iterable) else list(host)
-        if not hosts or not all(isinstance(each, str) and each for each in hosts):
+        if not hosts or not all(isinstance(each, str) and _HOST_NAME.fullmatch(each) for each in hosts):
             raise DefinitionError(
-                f"{where}: expected router scope host= to be a string or list of strings, got: {host!r}"
+                f"{where}: expected router scope host= to be a string or list of strings, got: {host!r}\n"
+                'A host has neither scheme nor port, as in "example.com"; one that ends in a dot, "api.", is a prefix.'
             )
         return tuple(each.lower() for each in hosts)
 
@@ -5514,7 +5518,9 @@ class _RouterRecorder:
         name = name if as_ is True else as_ or ""
         if not name:
             return None
-        helper = "_".join((*scope.as_, name))
+        helper = "_".join((*scope.as_, str(name)))
+        if as_ is not True and not helper.isidentifier():
+            raise DefinitionError(f"{where}: {helper!r} cannot name a helper: give it letters, digits and _ with as_=")
         if helper == "static":
             raise DefinitionError(f"{where}: `static` is a reserved route prefix: name the route otherwise, with as_=")
         return helper
@@ -5566,6 +5572,7 @@ class _RouterRecorder:
                 raise DefinitionError(
                     f"{where}: invalid {option}= action(s) passed to resources.\n\n"
                     f"supported {'singleton ' if singleton else ''}actions: {supported}\n\ngot: {given}"
+                    + _did_you_mean(str(min(named - set(supported), key=str)), supported)
                 )
             chosen = [action for action in chosen if (action in named) is keep]
         return chosen
@@ -5619,6 +5626,11 @@ def _warn(message: str, where: str) -> None:
 
 def _target_steps(target: Any, action: str | None, where: str) -> tuple[tuple[_Step, ...], str, str | None, str]:
     """Return the steps that answer a route, its label, its action, and the name of its helper."""
+    if action is not None and not (isinstance(target, type) and isinstance(action, str)):
+        raise DefinitionError(
+            f"{where}: expected a controller and the name of its action, or a function alone, got: {target!r}, {action!r}\n"
+            'Write `get("/users/:id", UserController, "show")`, or `get("/users/:id", show_user)`.'
+        )
     if isinstance(target, type) and hasattr(target, "_action_steps"):  # a controller: see its chapter
         controller: Any = target
         action = str(controller._resolve_action(action or "index", where))

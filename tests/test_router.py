@@ -526,6 +526,7 @@ HOSTS: list[tuple[Any, str, bool]] = [
     (["a.com", "b."], "c.org", False),
     ("API.Example.com", "api.example.com", True),
     ("api.example.com", "API.example.COM", True),
+    ("[::1]", "[::1]", True),
 ]
 
 
@@ -563,7 +564,7 @@ def test_a_path_without_parameters_respects_an_earlier_route_for_a_host() -> Non
     assert [body(asked.get("/z/y", host=host)) for host in ("api.example.com", "example.com")] == ["api any", "all z"]
 
 
-@pytest.mark.parametrize("host", [7, [], [None], "", [""], ["a.com", 7]])
+@pytest.mark.parametrize("host", [7, [], [None], "", [""], ["a.com", 7], "https://a.com", "a.com:80", "*.a.com"])
 def test_a_host_that_is_none_is_refused(host: Any) -> None:
     with pytest.raises(DefinitionError, match="expected router scope host= to be a string or list of strings, got: "):
 
@@ -822,12 +823,12 @@ def test_only_and_except_choose_and_the_order_stays_that_of_matching() -> None:
 def test_an_action_that_resources_do_not_have_is_refused(option: str) -> None:
     expected = (
         f"invalid {option}= action(s) passed to resources.\n\nsupported actions: ['index', 'edit', 'new', 'show', 'create',"
-        " 'update', 'destroy']\n\ngot: ['show', 'serch']"
+        " 'update', 'destroy']\n\ngot: ['show', 'updat'] Did you mean 'update'?"
     )
     with pytest.raises(DefinitionError, match=re.escape(expected)):
 
         class WrongRoutes(Router):
-            resources("/users", UserController, **{option: ["show", "serch"]})
+            resources("/users", UserController, **{option: ["show", "updat"]})
 
 
 def test_the_index_of_a_singleton_is_refused() -> None:
@@ -1142,15 +1143,21 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     ("a pipeline in a scope", 'with scope("/"): pipeline("api")', ["define pipeline 'api' at the top of the router"]),
     ("a pipeline in a pipeline", 'with pipeline("a"): pipeline("b")', ["define pipeline 'b' at the top of the router"]),
     ("a pipeline passed through twice", 'with scope("/"): pipe_through("browser", "browser")', ["duplicate pipe_through for 'browser'"]),
+    ("a list of pipelines", 'with scope("/"): pipe_through(["browser", note_here])', ["one after the other: `pipe_through('browser', <function"]),
     ("a plug passed through twice", 'with scope("/"): pipe_through(note_here, note_here)', ["duplicate pipe_through for <function note_here"]),
     ("an unknown action", 'get("/", UserController, "serch")', ["UserController has no action 'serch'. Did you mean 'search'?", "It has: "]),
     ("a resource without its actions", 'resources("/x", HalfController)', ["HalfController has no action 'edit'", "only=["]),
+    ("an action that is no name", 'get("/", UserController, UserController.search)', ["the name of its action", 'UserController, "show")']),
+    ("an action of a function", 'get("/", answer, "show")', ["or a function alone, got: <function answer"]),
+    ("a controller that is a name", 'get("/", "UserController", "show")', ["expected a controller", "got: 'UserController', 'show'"]),
     ("an action with a word of Controller", 'get("/", UserController, "view")', ["'view' is a word of Controller itself"]),
     ("an action without its params", 'get("/", BareController, "index")', ["def index(self, conn, params)"]),
     ("a private method as an action", 'get("/", UserController, "_hidden")', ["UserController has no action '_hidden'"]),
     ("what cannot be called", 'get("/", "users")', ["cannot plug 'users'"]),
     ("a function that takes nothing", 'get("/", lambda: None)', ["cannot be called with a conn"]),
     ("the reserved name", 'get("/", UserController, "index", as_="static")', ["`static` is a reserved route prefix"]),
+    ("a name that no helper can have", 'get("/", UserController, "index", as_="my-users")', ["'my-users' cannot name a helper"]),
+    ("a name that is no text", 'get("/", UserController, "index", as_=5)', ["'5' cannot name a helper"]),
     ("a reserved controller", 'get("/", StaticController, "index")', ["`static` is a reserved route prefix"]),
     ("a forward to a path with a parameter", 'forward("/api/:version", note_here)', ['dynamic segment "/api/:version" not allowed when forwarding']),
     ("a scope without with", 'scope("/api")', ['scope("/api") does nothing alone', 'with scope("/api"):']),
