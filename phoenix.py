@@ -17346,12 +17346,12 @@ def _run_command(words: list[str]) -> int | None:
         near = _did_you_mean(re.sub(r"^(phoenix|phx)\.", "", words[0]), commands, "{}")  # as the Mix tasks are called
         hint = f"Did you mean {near!r}?" if near else "To list the commands type:"
         raise _Refused(f"unknown command {words[0]!r}. {hint}", *([near, *words[1:]] if near else ["--help"]))
-    options, rest = parser.parse_known_args(words)
-    if rest and "words" in options and not any(word.startswith("-") for word in rest):
-        options.words, rest = [*options.words, *rest], []  # words after an option, which argparse leaves over
-    if rest or "run" not in options:
+    command = commands.get(words[0])
+    # Words may follow an option, as in `new my_app --one-file folder`: the plain way of argparse leaves them over.
+    options, rest = command.parse_known_intermixed_args(words[1:]) if command else parser.parse_known_args(words)
+    if rest or not command:
         unknown = (rest or words)[0]
-        hint = _did_you_mean(unknown, (commands.get(words[0]) or parser)._option_string_actions)
+        hint = _did_you_mean(unknown, (command or parser)._option_string_actions)
         raise _Refused(f"unknown argument {unknown!r}.{hint} Expected a line such as:", *options.line.split())
     return options.run(options)  # type: ignore[no-any-return]
 
@@ -17423,7 +17423,7 @@ def _command_parser() -> tuple[Any, Mapping[str, Any]]:
 
     js = command(_js, "js", "Write phoenix.js, the browser client of channels")
     default = "priv/static/js/phoenix.js"
-    js.add_argument("path", nargs="?", default=default, help="file or folder; %(default)s unless given")
+    js.add_argument("path", nargs="?", default=default, help=f"file or folder; {default} unless given")
     js.add_argument("--force", action="store_true", help="replace a file that is there and differs")
     return parser, commands.choices
 

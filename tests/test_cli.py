@@ -796,7 +796,7 @@ def test_an_event_loop_that_is_not_installed_is_named(hello: Path) -> None:
 
 def test_several_apps_are_served_and_stopped_together(hello: Path, start_in: Callable[..., StartedServer]) -> None:
     (hello / "two.py").write_text(HELLO.replace('"hello"', '"hello from two"'))
-    server = start_in(hello, "-m", "phoenix", "server", "app", "two:app", PYTHONPATH=str(ROOT))
+    server = start_in(hello, "-m", "phoenix", "server", "app", "--no-reload", "two:app", PYTHONPATH=str(ROOT))
     second = server._lines.get(timeout=20)
     url = second.split()[3].strip(",")
     assert url.startswith("http://localhost:") and url != server.url
@@ -915,7 +915,7 @@ def test_readme_setup_new(tmp_path: Path, path: str | None) -> None:
 
 
 def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert phoenix_command("new", "my_app", tmp_path / "there", "--one-file", cwd=tmp_path).returncode == 0
+    assert phoenix_command("new", "my_app", "--one-file", tmp_path / "there", cwd=tmp_path).returncode == 0
     expected = [".gitignore", "app.py", "phoenix.py", "priv/static/js/phoenix.js", "test_app.py"]
     assert files_below(tmp_path / "there") == expected
 
