@@ -17719,7 +17719,8 @@ def _has_words(route: Route, words: Iterable[str]) -> bool:
     """Tell whether a route has each of *words*: its verb, or a part of its helper, path, action or pipelines."""
     text = f"{route.helper}_path\n{route.path}\n{route.label}\n{' '.join(route.pipe_through)}".lower()
     return all(
-        route.shown_verb in (word.upper(), "*") if word.upper() in _VERBS else word.lower() in text for word in words
+        word.upper() == route.shown_verb or (route.shown_verb == "*" if word.upper() in _VERBS else word.lower() in text)
+        for word in words
     )
 
 
@@ -17738,7 +17739,8 @@ def _print_match(routers: Sequence[Any], options: Any) -> None:
 
     *given, url = options.match
     verb = given[0].upper() if given else "GET"
-    if len(given) > 1 or verb not in _VERBS or not (url.startswith("/") or "://" in url):
+    verbs = {*_VERBS, *(each for router in routers for below in (router, *router._forwards) for each in below._tables)}
+    if len(given) > 1 or verb not in verbs or not (url.startswith("/") or "://" in url):
         raise _Refused("--match takes a verb and a path, as in:", "routes", options.app, "--match", "GET", "/users/1")
     parts = urlsplit(url if "://" in url else f"//{url}")
     host, path = parts.hostname or "", parts.path

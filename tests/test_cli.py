@@ -206,6 +206,7 @@ class Admin(phoenix.Router):
     with scope("/"):
         pipe_through("admin")
         get("/stats/:day", UserController, "show")
+        match("MOVE", "/stats/:day", UserController, "show", as_=None)
 
 async def echo(ws):
     pass
@@ -285,6 +286,7 @@ def test_websockets_are_listed_as_such_with_their_channels(routes: Routes) -> No
         ("POST login", "/login"),
         ("/users show", "/users/:id"),
         ("get About", "/about"),
+        ("app:Admin move", "/stats/:day"),
     ],
 )
 def test_routes_are_filtered_by_words(routes: Routes, words: str, paths: str) -> None:
@@ -329,6 +331,7 @@ def test_match_tells_what_answers_a_request(routes: Routes, words: str) -> None:
         ("WS /ws/websocket", "/ws/websocket", {}, []),
         ("/users/J%C3%B6rg/", "/users/:id", {"id": "Jörg"}, ["browser"]),
         ("POST /login?a[b]=1", "/login", {"a": {"b": "1"}}, ["browser"]),
+        ("move /admin/stats/3", "/admin/stats/:day", {"day": "3"}, ["browser", "admin"]),
     ],
 )
 def test_match_follows_forwards_hosts_and_escapes(
