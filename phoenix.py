@@ -5414,7 +5414,7 @@ class _RouterRecorder:
 
     def _block(self, word: str, where: str, inner: _Scope) -> Block:
         block = Block(self.scopes, inner)
-        self.blocks.append((block, f"{where}: {word} does nothing alone: write `with {word}:` and what belongs to it below"))
+        self.blocks.append((block, f"{where}: {word} does nothing alone: write `with {word}:` and its content below"))
         return block
 
     # --- Pipelines ------------------------------------------------------------------------
@@ -5628,7 +5628,7 @@ def _target_steps(target: Any, action: str | None, where: str) -> tuple[tuple[_S
     """Return the steps that answer a route, its label, its action, and the name of its helper."""
     if action is not None and not (isinstance(target, type) and isinstance(action, str)):
         raise DefinitionError(
-            f"{where}: expected a controller and the name of its action, or a function alone, got: {target!r}, {action!r}\n"
+            f"{where}: expected a controller and the name of an action, or a function, got {target!r}, {action!r}\n"
             'Write `get("/users/:id", UserController, "show")`, or `get("/users/:id", show_user)`.'
         )
     if isinstance(target, type) and hasattr(target, "_action_steps"):  # a controller: see its chapter
@@ -17528,7 +17528,7 @@ class _Target:
             raise _Refused(f"{name} could not be imported.", code=1) from None
 
     def _missing(self, what: str, path: str) -> _Refused:
-        """Propose the module that is nearest to *path*, or another that has an endpoint; copies of this file have none."""
+        """Propose the module nearest to *path*, or another that has an endpoint; copies of this file have none."""
         folder, name = os.path.split(path)
         files = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
         stems = [file[:-3] for file in files if file.endswith(".py") and file != os.path.basename(__file__)]
@@ -17718,9 +17718,9 @@ def _paint_verb(text: str) -> str:
 def _has_words(route: Route, words: Iterable[str]) -> bool:
     """Tell whether a route has each of *words*: its verb, or a part of its helper, path, action or pipelines."""
     text = f"{route.helper}_path\n{route.path}\n{route.label}\n{' '.join(route.pipe_through)}".lower()
+    verb = route.shown_verb
     return all(
-        word.upper() == route.shown_verb or (route.shown_verb == "*" if word.upper() in _VERBS else word.lower() in text)
-        for word in words
+        word.upper() == verb or (verb == "*" if word.upper() in _VERBS else word.lower() in text) for word in words
     )
 
 
