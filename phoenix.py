@@ -17933,8 +17933,11 @@ def _source_files(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         folders[:] = sorted(each for each in folders if each not in _NOT_THE_APP and each[0] != ".")
-        paths = [os.path.join(place, file) for file in sorted(files) if file.endswith((".py", ".eex"))]
-        yield from (path for path in paths if os.path.basename(path) != "phoenix.py" and not _same_file(path, __file__))
+        for file in sorted(files):
+            path = os.path.join(place, file)
+            is_code = file.endswith((".py", ".eex")) and file[0] != "."
+            if is_code and file != "phoenix.py" and not _same_file(path, __file__):
+                yield path
 
 
 def _calls_in(path: str) -> list[tuple[str, list[Any], int]]:

@@ -652,6 +652,12 @@ def test_code_that_cannot_be_read_is_named_with_its_line(folder: Path, file: str
     assert done.returncode == 1 and "Traceback" not in done.stderr and said in done.stderr
 
 
+def test_hidden_files_are_no_code_of_the_app(folder: Path) -> None:
+    (folder / ".#app.py").symlink_to("somebody@editing.1234")  # as Emacs does
+    done = extract(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_bad_catalog_stops_the_extraction_before_anything_is_written(folder: Path) -> None:
     path = write_catalog(folder, "de", 'msgid "a"\nmsgstr "b')
     done = extract(folder)
