@@ -17531,7 +17531,8 @@ class _Target:
         """Propose the module nearest to *path*, or another that has an endpoint; copies of this file have none."""
         folder, name = os.path.split(path)
         files = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
-        stems = [file[:-3] for file in files if file.endswith(".py") and file != os.path.basename(__file__)]
+        files = [file for file in files if file.endswith(".py") and os.path.isfile(os.path.join(folder, file))]
+        stems = [file[:-3] for file in files if file != os.path.basename(__file__)]
         apps = (stem for stem in stems if b"Endpoint(" in _read_file(os.path.join(folder, f"{stem}.py")))
         near = _did_you_mean(name.removesuffix(".py"), stems, "{}") or next(apps, "")
         if not near:

@@ -513,6 +513,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("two.py", "re.py"):
         (folder / name).write_text(HELLO)
     (folder / "empty.py").write_text("")
+    (folder / ".#app.py").symlink_to("somebody@editing.1234")  # as Emacs does
     (folder / "router_only.py").write_text(HELLO.replace("app = phoenix.Endpoint(Router)", ""))
     return folder
 
