@@ -17593,7 +17593,8 @@ def _server(options: Any) -> None:
         message = f"{options.port} is not a port, expected a number up to 65535:"
         raise _Refused(message, "server", *options.apps, "--port", "4000")
     if options.reload and not _inherited:  # then not even the first start has to succeed
-        address = [options.host or "127.0.0.1", options.port or int(os.environ.get("PORT") or 4000), None, None]
+        port = _port_number("http", options.port, os.environ.get("PORT") or 4000)
+        address = [options.host or "127.0.0.1", port, None, None]
         _inherited.update(program=_program_to_run(), folders=[os.getcwd()], servers=[{"address": address}])
         try:
             endpoints = _endpoints_of_all(options.apps)

@@ -827,8 +827,9 @@ def test_a_port_that_is_taken_is_an_error_of_one_line(hello: Path) -> None:
     assert done.stderr.startswith(f"Port {port} is already in use")
 
 
-def test_an_app_that_cannot_be_configured_is_told_why(hello: Path) -> None:
-    done = phoenix_command("server", "app:Router", cwd=hello, PORT="abc")
+@pytest.mark.parametrize("words", ["app:Router", "app --reload"])
+def test_an_app_that_cannot_be_configured_is_told_why(hello: Path, words: str) -> None:
+    done = phoenix_command("server", *words.split(), cwd=hello, PORT="abc")
     assert done.returncode == 1 and "ConfigError: the port of http is 'abc', expected" in done.stderr
 
 
