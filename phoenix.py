@@ -17534,11 +17534,13 @@ class _Target:
         files = [file for file in files if file.endswith(".py") and os.path.isfile(os.path.join(folder, file))]
         stems = [file[:-3] for file in files if file != os.path.basename(__file__)]
         apps = (stem for stem in stems if b"Endpoint(" in _read_file(os.path.join(folder, f"{stem}.py")))
-        near = _did_you_mean(name.removesuffix(".py"), stems, "{}") or next(apps, "")
+        module, _, attribute = name.removesuffix(".py").partition(".")
+        near = module if module in stems else _did_you_mean(module, stems, "{}") or next(apps, "")
         if not near:
             return _Refused(f"there is no {what}, nor another app. To make one type:", "new", "my_app")
+        attribute = self.attribute or (attribute if near == module else "")  # as in `app.Router` for `app:Router`
         better = os.path.join(folder, near) + (".py" if path.endswith(".py") else "")
-        better += f":{self.attribute}" if self.attribute else ""
+        better += f":{attribute}" if attribute else ""
         return _Refused(f"there is no {what}, but there is:", self.command, better)
 
     def routers(self) -> list[Any]:

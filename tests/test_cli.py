@@ -462,6 +462,8 @@ MISTAKES = [
     ("frobnicate", "unknown command 'frobnicate'", "--help"),
     ("routes ap:Router", "there is no module 'ap' in {}, but there is:", "routes app:Router"),
     ("server shop", "there is no module 'shop' in {}, but there is:", "server app"),
+    ("routes two.Router", "there is no module 'two.Router' in {}, but there is:", "routes two:Router"),
+    ("routes tow.Router", "there is no module 'tow.Router' in {}, but there is:", "routes two"),
     ("server web.router", "there is no module 'web.router' in {}, but there is:", "server app"),
     ("routes app:Ruter", "app has no 'Ruter'. Did you mean 'Router'?", "routes app:Router"),
     ("server app:ap", "app has no 'ap'. Did you mean 'app'?", "server app:app"),
