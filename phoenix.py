@@ -16753,8 +16753,9 @@ class TestClient:
         return given
 
     def _keep_cookies(self, conn: BaseConn) -> None:
-        for name, (value, attributes) in (conn._resp_cookies or {}).items():
-            if "; max-age=0" in attributes:
+        for cookie in (value for header, value in _header_pairs(conn) if header == "set-cookie"):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            if re.search(r"; *max-age=0\b", cookie.lower()):
                 self.cookies.pop(name, None)
             else:
                 self.cookies[name] = value

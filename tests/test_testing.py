@@ -17,8 +17,8 @@ import pytest
 
 import phoenix
 from phoenix import (
-    Conn, Controller, Endpoint, Params, Parsers, Pipeline, TestClient, Upload, build_conn, get, head_as_get, match,
-    pipe_through, pipeline, plug, post, resources, response_body, run_plug, scope,
+    Conn, Controller, Endpoint, Params, Parsers, Pipeline, TestClient, Upload, build_conn, forward, get, head_as_get,
+    match, pipe_through, pipeline, plug, post, resources, response_body, run_plug, scope,
 )  # fmt: skip
 
 SECRET = "a secret that only these tests know" * 2
@@ -329,6 +329,21 @@ def test_cookies_are_kept_as_a_browser_keeps_them(client: TestClient) -> None:
     assert client.json_response(client.get("/echo"))["cookies"] == {"b": "2"}
     client.cookies["c"] = "3"
     assert client.json_response(client.get("/echo"))["cookies"] == {"b": "2", "c": "3"}
+
+
+def test_cookies_of_an_application_behind_a_forward_are_kept_too() -> None:
+    def guest(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        cookie = "session=; Max-Age=0; Path=/" if environ["PATH_INFO"] == "/logout" else 'session="a=b"; HttpOnly'
+        start_response("200 OK", [("Set-Cookie", cookie), ("Content-Type", "text/plain")])
+        return [environ.get("HTTP_COOKIE", "").encode()]
+
+    class GuestRouter(phoenix.Router):
+        forward("/guest", guest)
+
+    asked = Endpoint(GuestRouter, log=False, static=False, env="test").test()
+    asked.get("/guest/login")
+    assert asked.cookies == {"session": '"a=b"'}
+    assert asked.get("/guest/logout").resp_body == b'session="a=b"' and asked.cookies == {}
 
 
 def test_two_clients_share_no_cookies(app: Endpoint) -> None:
