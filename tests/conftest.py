@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import queue
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +25,28 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 STARTED = re.compile(r"Running .* on (http://\S+?)(?:[,\s]|$)")
+
+
+# --- Ports --------------------------------------------------------------------------------
+#
+# The port 0 of a server that chooses one itself is best. Who has to know the port beforehand, or wants it again after a
+# restart, takes one that the system gives to nobody by itself (on Linux it gives those from 32768 on), neither to a
+# listener nor to the near end of a connection. So no other test can take it while it is free, and no client that tries
+# it then is connected to itself. Processes that run tests side by side begin at different places.
+
+_ports = (20_000 + (os.getpid() * 199 + number) % 12_000 for number in itertools.count())
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses, and that nobody will be given."""
+    for port in _ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("they never end")
 
 
 # --- A started server ---------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES, StartedServer
+from conftest import EXAMPLES, StartedServer, free_port
 
 
 def make_png(width: int, height: int) -> bytes:
@@ -74,11 +74,12 @@ def test_the_first_start_needs_no_set_up_and_shows_a_post(blog: StartedServer, p
 def test_everything_is_kept_over_a_restart_and_so_is_the_login(
     start: Callable[..., StartedServer], page: Any, tmp_path: Path
 ) -> None:
-    first = start(EXAMPLES / "blog.py", BLOG_DATA=str(tmp_path / "data"))
+    settings = {"BLOG_DATA": str(tmp_path / "data"), "PORT": str(free_port())}
+    first = start(EXAMPLES / "blog.py", **settings)
     log_in(page, first)
     write_post(page, "Still here")
     assert first.stop() == 0
-    second = start(EXAMPLES / "blog.py", BLOG_DATA=str(tmp_path / "data"), PORT=first.url.rpartition(":")[2])
+    second = start(EXAMPLES / "blog.py", **settings)
     assert titles(page, second) == ["Still here", "Hello, world"]
     assert page.locator("text=Log out").count() == 1
     assert (tmp_path / "data" / "secret").stat().st_mode & 0o077 == 0, "others can read the secret"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import EXAMPLES, StartedServer
+from conftest import EXAMPLES, StartedServer, free_port
 
 LINES = "document.querySelectorAll('#log p').length"
 PEOPLE = "document.querySelectorAll('#people li').length"
@@ -96,8 +96,8 @@ def test_the_history_is_there_for_whoever_joins_later(two_windows: Any, chat: St
 def test_the_clients_join_again_when_the_server_has_been_restarted(
     start: Callable[..., StartedServer], page: Any
 ) -> None:
-    first = start(EXAMPLES / "chat.py")
-    port = first.url.rpartition(":")[2]
+    port = str(free_port())
+    first = start(EXAMPLES / "chat.py", PORT=port)
     page.goto(first.url)
     page.wait_for_function(f"{PEOPLE} === 1")
     assert first.stop() == 0

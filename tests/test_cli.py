@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import phoenix
-from conftest import ROOT, StartedServer
+from conftest import ROOT, StartedServer, free_port
 
 HELLO = """
 import phoenix
@@ -777,8 +777,7 @@ def test_readme_mix_tasks_server(hello: Path, start_in: Callable[..., StartedSer
 
 @pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
 def test_host_and_port_can_be_chosen(hello: Path, start_in: Callable[..., StartedServer]) -> None:
-    with socket.create_server(("127.0.0.2", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["server", "--host", "127.0.0.2", "--port", str(port)]
     server = start_in(hello, "-m", "phoenix", *words, PYTHONPATH=str(ROOT), PORT="1")
     assert server.url == f"http://127.0.0.2:{port}" and server.request("/hello").status == 200

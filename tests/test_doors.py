@@ -27,6 +27,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from conftest import free_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -39,12 +40,6 @@ TIMEOUT = 20  # seconds that anything may take
 
 
 # --- Programs -------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Unix(http.client.HTTPConnection):

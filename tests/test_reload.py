@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import phoenix
-from conftest import ROOT, StartedServer
+from conftest import ROOT, StartedServer, free_port
 from phoenix import Conn, get
 from serving import Serving
 
@@ -883,12 +883,13 @@ def test_changed_code_loads_the_page_again_and_an_error_goes_by_itself(project: 
 def test_the_page_of_a_server_that_was_down_loads_again_when_it_is_back(
     project: Project, start: Callable[..., StartedServer], page: Any
 ) -> None:
-    first = start(project.folder / "app.py")
+    port = str(free_port())
+    first = start(project.folder / "app.py", PORT=port)
     page.goto(first.url)
     page.wait_for_selector("iframe", state="attached")
     assert first.stop() == 0
     project.say("back")
-    start(project.folder / "app.py", PORT=str(address(first)[1]))
+    start(project.folder / "app.py", PORT=port)
     page.wait_for_function("document.querySelector('h1')?.textContent === 'back'")
 
 
