@@ -920,7 +920,7 @@ def test_readme_setup_new(tmp_path: Path, path: str | None) -> None:
     assert ("    cd " in done.stdout) is (path != ".")
 
 
-def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_readme_setup_new_takes_an_absolute_path_as_it_is(tmp_path: Path) -> None:
     assert phoenix_command("new", "my_app", "--one-file", tmp_path / "there", cwd=tmp_path).returncode == 0
     expected = [".gitignore", "app.py", "phoenix.py", "priv/static/js/phoenix.js", "test_app.py"]
     assert files_below(tmp_path / "there") == expected
@@ -963,7 +963,7 @@ def test_its_routes_are_printed(new_app: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs exec and signals")
 @pytest.mark.parametrize("arguments", [["app.py"], ["phoenix.py", "server"], ["-m", "phoenix", "server"]])
-def test_it_starts(new_app: Path, start_in: Callable[..., StartedServer], arguments: list[str]) -> None:
+def test_readme_setup_start(new_app: Path, start_in: Callable[..., StartedServer], arguments: list[str]) -> None:
     server = start_in(new_app, *arguments)
     page = server.request("/")
     assert page.status == 200 and "Welcome to Phoenix!" in page.text and "PhotoBlog" in page.text

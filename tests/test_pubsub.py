@@ -49,7 +49,7 @@ def test_a_message_reaches_every_subscriber_of_its_topic_and_nobody_else(pubsub:
     assert len(other) == 0
 
 
-def test_the_logger_of_the_readme_runs_as_a_supervised_child(capfd: pytest.CaptureFixture[str]) -> None:
+def test_seed_sample_logger_runs_as_a_supervised_child(capfd: pytest.CaptureFixture[str]) -> None:
     pubsub = PubSub()
     ready = threading.Event()
 

@@ -609,7 +609,7 @@ class FooRouter(Router):
 
 
 def test_configuration_for_sessions() -> None:
-    asked = client(FooRouter, secret_key_base=SECRET, session={"key": "_your_app_key"})
+    asked = client(FooRouter, secret_key_base=SECRET, session={"store": "cookie", "key": "_your_app_key"})
     assert asked.get("/later").resp_body == "nothing"
     assert asked.get("/").resp_body == "bar"
     assert list(asked.cookies) == ["_your_app_key"]

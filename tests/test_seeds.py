@@ -47,10 +47,10 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("2. `new` makes an application of a name at a path", "test_cli::test_readme_setup_new"),
         ("the task is run in the folder of the framework, the app is made outside of it", "test_cli::test_readme_setup_new"),
         ("it makes a new folder, or installs into one that is there", "test_cli::test_an_app_that_is_there_is_brought_up_to_date_and_nothing_is_lost"),
-        ("an absolute path", "test_cli::test_an_absolute_path_is_taken_as_it_is"),
+        ("an absolute path", "test_cli::test_readme_setup_new_takes_an_absolute_path_as_it_is"),
         ("a relative path", "test_cli::test_readme_setup_new"),
         ("3. change into it, install dependencies", No("the app holds its copy of the framework"), "test_cli::test_its_tests_pass_with_nothing_installed"),
-        ("`start` starts the web server", "test_cli::test_it_starts", "test_cli::test_readme_mix_tasks_server"),
+        ("`start` starts the web server", "test_cli::test_readme_setup_start", "test_cli::test_readme_mix_tasks_server"),
         ("in production, compile protocols for performance", No("a tool of Elixir; here routes, plugs and templates are always made ready at the start"), "test_views::test_all_is_compiled_once_and_nothing_is_read_when_rendering"),
         ("environment and port of production are given as variables", "test_seed_readme::test_setup_environment_and_port_of_production_come_from_variables", "test_cli::test_in_production_it_answers_with_its_error_pages"),
     ],
@@ -68,7 +68,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("the list of equivalent routes, which as printed would hide `new`", "test_seed_readme::test_resources_put_new_before_show_where_the_list_of_the_readme_would_hide_it"),
         ("resources, nested ones too, make named routes with helpers", "test_seed_readme::test_resources_generate_named_routes"),
         ("the project can be loaded into a shell, to explore it interactively", "test_cli::test_a_shell_runs_what_is_piped_into_it"),
-        ("each line of the session with its result, with the endpoint and with a conn", "test_seed_readme::test_resources_generate_named_routes"),
+        ("each line of the session with its result, with the endpoint and with a conn; one of them prints a path for a URL", "test_seed_readme::test_resources_generate_named_routes"),
         ("a path becomes a URL by the endpoint", "test_seed_readme::test_resources_paths_become_urls_by_the_endpoint"),
     ],
     "Method Overrides": [
@@ -128,14 +128,14 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("messages between the parts of an application: publish and subscribe", "test_seed_channels::test_seed_sample_pubsub_subscribe_and_broadcast"),
         ("`subscribe` takes who subscribes and a topic", "test_seed_channels::test_seed_sample_pubsub_whoever_subscribes_may_be_named_first_as_in_the_seed"),
         ("`broadcast` reaches all subscribers of the topic", "test_seed_channels::test_seed_sample_pubsub_whoever_subscribes_may_be_named_first_as_in_the_seed", "test_pubsub::test_a_message_reaches_every_subscriber_of_its_topic_and_nobody_else"),
-        ("a logger prints a line when an action is called, and ignores other messages", "test_pubsub::test_the_logger_of_the_readme_runs_as_a_supervised_child"),
-        ("it is a worker of the supervision tree; the action broadcasts", "test_pubsub::test_the_logger_of_the_readme_runs_as_a_supervised_child"),
+        ("a logger prints a line when an action is called, and ignores other messages", "test_pubsub::test_seed_sample_logger_runs_as_a_supervised_child"),
+        ("it is a worker of the supervision tree; the action broadcasts", "test_pubsub::test_seed_sample_logger_runs_as_a_supervised_child"),
     ],
     "Channels": [
         ("channels broker websockets and use PubSub", "test_seed_channels::test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else"),
         ("they go both ways, and the connection stays alive after a reply", "test_seed_channels::test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else"),
         ("what leads over to the samples: it will become clearer, here is an example, let us recap", _SAID_BELOW),
-        ("a channel is a module that uses Channel", "test_seed_channels::test_seed_sample_join_authorizes_one_topic_and_refuses_the_others"),
+        ("a channel is a module that uses Channel, in the folder `channels`", "test_cli::test_readme_setup_new", "test_seed_channels::test_seed_sample_join_authorizes_one_topic_and_refuses_the_others"),
         ("`join` authorizes a topic and refuses others", "test_seed_channels::test_seed_sample_join_authorizes_one_topic_and_refuses_the_others"),
         ("who is let in is subscribed to the topic", "test_seed_channels::test_seed_sample_broadcast_reaches_all_who_joined_the_topic_and_nobody_else"),
         ("who is refused has no access to it", "test_seed_channels::test_seed_sample_who_is_refused_hears_and_says_nothing_on_the_topic"),
@@ -191,13 +191,13 @@ README: dict[str, list[tuple[str, ...]]] = {
     ],
     "Custom Not Found and Error Pages": [
         ("failures are rendered by the ErrorView of the application", "test_seed_readme::test_custom_not_found_and_error_pages_the_error_view_is_found_beside_the_router"),
-        ("`debug_errors` shows a page for debugging, and is off by default", "test_seed_readme::test_custom_not_found_and_error_pages_debug_errors_show_details_and_are_off_otherwise"),
-        ("`render_errors` is the view", "test_errors::test_render_errors_takes_a_view"),
+        ("`debug_errors` shows a page for debugging, and is off by default", No("in dev it is on, as the apps that `new` made had it"), "test_seed_readme::test_custom_not_found_and_error_pages_debug_errors_show_details_and_are_off_otherwise", "test_errors::test_the_debug_page_is_on_in_dev_only_unless_it_is_asked_for"),
+        ("`render_errors` is the view", "test_seed_readme::test_custom_not_found_and_error_pages", "test_errors::test_render_errors_takes_a_view"),
         ("it renders templates named by status and format", "test_seed_readme::test_custom_not_found_and_error_pages"),
         ("the generated application has an ErrorView to customize", "test_cli::test_in_production_it_answers_with_its_error_pages"),
     ],
     "Plug.Exception": [
-        ("an exception tells its status, NoRouteError 404", "test_seed_readme::test_plug_exception_an_exception_says_its_status"),
+        ("an exception tells its status, NoRouteError 404", "test_seed_readme::test_plug_exception_an_exception_says_its_status", "test_errors::test_readme_plug_exception"),
         ("an exception of the app has `plug_status`", "test_seed_readme::test_plug_exception_an_exception_says_its_status"),
         ("an exception of others is given a status", "test_seed_readme::test_plug_exception_the_status_of_an_existing_exception_is_registered"),
     ],
@@ -246,8 +246,8 @@ README: dict[str, list[tuple[str, ...]]] = {
 NOTES: dict[str, list[tuple[str, ...]]] = {
     "Endpoint": [
         ("the notes are based on a book and the guides", _PAGE),
-        ("it handles requests up to the router: starts the server, applies configuration and the plugs common to all requests", "test_endpoint::test_the_default_plugs_parse_override_and_answer_head", "test_endpoint::test_more_plugs_run_in_front_of_the_router_in_their_order", "test_endpoint::test_run_serves_until_it_is_asked_to_stop"),
-        ("it is a supervised process of the application", "test_supervision::test_children_start_one_after_the_other_and_stop_in_reverse"),
+        ("it handles requests up to the router: starts the server, applies configuration and the plugs common to all requests", "test_endpoint::test_the_default_plugs_parse_override_and_answer_head", "test_endpoint::test_more_plugs_run_in_front_of_the_router_in_their_order", "test_endpoint::test_run_serves_until_it_is_asked_to_stop", "test_config::test_options_take_effect_wherever_they_come_from"),
+        ("it is a supervised process of the application", No("it is the root of the tree: it supervises its children, and is supervised by what starts programs"), "test_supervision::test_children_start_one_after_the_other_and_stop_in_reverse", "test_supervision::test_a_server_whose_child_crashes_too_often_stops_and_says_so"),
         ("each request begins and ends in it", "test_endpoint::test_a_request_is_logged_when_it_comes_and_when_its_response_goes"),
         ("the plugs that it holds are common to all requests", "test_endpoint::test_a_subclass_has_a_stack_of_its_own"),
         ("a socket tells the browser that code has changed", "test_reload::test_changed_code_loads_the_page_again_and_an_error_goes_by_itself", "test_reload::test_a_style_sheet_is_swapped_without_a_load"),
@@ -349,10 +349,12 @@ def test_what_is_said_has_tests_that_exist_or_a_reason(row: tuple[str, ...]) -> 
 
 
 def named_after_the_documents() -> Iterator[str]:
-    for file in ("test_seed_readme.py", "test_seed_channels.py"):
-        yield from (f"{file.removesuffix('.py')}::{name}" for name in sorted(names_in(file)))
+    for file in sorted(TESTS.glob("test_*.py")):
+        all_are = file.stem in ("test_seed_readme", "test_seed_channels")
+        for name in sorted(names_in(file.name)):
+            if all_are or name.startswith(("test_readme_", "test_seed_sample_")):
+                yield f"{file.stem}::{name}"
     yield from (f"phoenix.test.mjs: {name}" for name in sorted(names_in("phoenix.test.mjs")) if name.startswith("sample: "))
-    yield from (f"test_chat::{name}" for name in sorted(names_in("test_chat.py")) if name.startswith("test_seed_sample_"))
 
 
 @pytest.mark.parametrize("test", list(named_after_the_documents()))
