@@ -196,7 +196,7 @@ def test_sync_and_async(start: Start) -> None:
     for asker in askers:
         asker.start()
     while server.log.count("[INFO] GET /") < 3 and any(asker.is_alive() for asker in askers):
-        pass  # until the server has both
+        time.sleep(0.01)  # until the server has both
     ask("/")
     assert all(asker.is_alive() for asker in askers), "the quick answer came after a slow one"
     for asker in askers:

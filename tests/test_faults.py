@@ -480,7 +480,7 @@ def test_a_client_killed_while_its_connect_callback_runs_leaves_no_connection(se
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raw.close()
         await watcher.wait_for_event("rooms:lobby", "awake")
-        after = await eventually(lambda: stats(server), lambda found: found["alive"] == before["alive"], 5)
+        after = await eventually(lambda: stats(server), lambda found: found["alive"] == before["alive"])
         assert after["descriptors"] == before["descriptors"]
         assert not logged_errors(server), server.log
 
@@ -576,7 +576,7 @@ def test_a_plain_callback_that_sleeps_delays_nothing_else(serve: Start, where: s
                 asked += 1
             await asyncio.sleep(0.01)
         assert asked > 15, f"only {asked} messages were answered meanwhile"
-        assert slowest < 0.2, f"an answer took {slowest * 1000:.0f} ms"
+        assert slowest < 0.5, f"an answer took {slowest * 1000:.0f} ms, while the callback slept for 1000"
         if sleeping is not None:
             await (await asyncio.wait_for(sleeping, TIMEOUT)).join("rooms:lobby")
         else:

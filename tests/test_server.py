@@ -882,20 +882,20 @@ def test_a_body_that_stops_coming_is_answered_408(path: str, serve: Any) -> None
 
 
 def test_a_body_that_keeps_coming_has_time(serve: Any) -> None:
-    client = serve({"timeouts": {"body": 0.6}}, echo=echo).client()
+    client = serve({"timeouts": {"body": 1}}, echo=echo).client()
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n")
     for _ in range(8):  # longer in all than the time between two parts
-        time.sleep(0.15)
+        time.sleep(0.25)
         client.send("x")
     assert client.response().body == b"x" * 8
 
 
 def test_an_action_has_all_the_time_it_takes(serve: Any) -> None:
     async def slow(conn: Any, params: Any) -> Any:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.2)
         return conn.text("slow")
 
-    times = {"head": 0.2, "body": 0.2, "idle": 0.2, "write": 0.2}
+    times = {"head": 0.5, "body": 0.5, "idle": 0.5, "write": 0.5}
     assert serve({"timeouts": times}, slow=slow).get("/slow").body == b"slow"
 
 
@@ -956,27 +956,27 @@ def test_a_reader_that_never_reads_is_cut_off_while_others_get_everything(how: s
 
 
 def test_a_slow_reader_gets_everything(serve: Any, tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(BIG[:6_000_000])
+    (tmp_path / "big").write_bytes(BIG)
 
     async def big(conn: Any, params: Any) -> Any:
-        return conn.send_resp(200, BIG[:6_000_000])
+        return conn.send_resp(200, BIG)
 
     async def file(conn: Any, params: Any) -> Any:
         return conn.send_file(200, tmp_path / "big")
 
-    site = serve({"timeouts": {"write": 0.4}}, big=big, file=file)
+    site = serve({"timeouts": {"write": 0.8}}, big=big, file=file)
     for path in ("/big", "/file"):
         with site.client(receive_buffer=65_536) as client:
             client.request(path, connection="close")
             head, body = client.head(), bytearray(client.data)
             began = time.monotonic()
-            while len(body) < 6_000_000:
+            while len(body) < len(BIG):
                 part = client.socket.recv(100_000)
                 assert part, f"cut off at {len(body)}"
                 body += part
-                if time.monotonic() - began < 1.2:  # three times as long as a reader that never reads would have
+                if time.monotonic() - began < 2.4:  # three times as long as a reader that never reads would have
                     time.sleep(0.02)
-            assert (head.status, bytes(body)) == (200, BIG[:6_000_000])
+            assert (head.status, bytes(body)) == (200, BIG)
             client.data = b""
             assert client.is_closed()
 
@@ -1782,7 +1782,7 @@ def test_a_server_that_has_nothing_to_do_stops_at_once(serve: Any) -> None:
     site.wait_until_quiet()
     began = time.monotonic()
     site.run(site.server.stop())
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
 
 
 def test_a_client_that_keeps_its_end_open_after_the_answer_does_not_hold_the_server_up(serve: Any) -> None:
