@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import http.client
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 TIMEOUT = 10  # seconds that anything may take
+
+
+def until(condition: Callable[[], object], what: str = "it") -> None:
+    """Wait for something that happens in another thread, and that nobody announces."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {TIMEOUT} s"
+        time.sleep(0.002)
 
 
 class Answer:

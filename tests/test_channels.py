@@ -20,20 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from phoenix import Broadcast, Channel, Conn, Endpoint, PubSub, SocketHandler, channel, get, post, socket, websocket
-from serving import Client, Serving
+from serving import TIMEOUT, Serving, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-TIMEOUT = 10
 SECRET = "a secret of at least sixty-four bytes, which is what the endpoint wants"
-
-
-def until(condition: Callable[[], object], what: str = "it never came true") -> None:
-    """Wait for something that happens in another thread."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
 
 
 # --- Serializers --------------------------------------------------------------------------

@@ -17,17 +17,10 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, StartedServer
-from serving import TIMEOUT, Serving
+from serving import TIMEOUT, Serving, until
 
 import phoenix
 from phoenix import ArgumentError, Conn, Endpoint, PubSub, get, post
-
-
-def until(condition: Callable[[], object], what: str = "it") -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        time.sleep(0.005)
 
 
 def app(router: Any, **options: Any) -> Endpoint:

@@ -17,21 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from phoenix import Broadcast, Channel, Mailbox, MailboxFullError, Presence, PubSub, channel, post, socket
-from serving import Serving
-
-TIMEOUT = 10
+from serving import TIMEOUT, Serving, until
 
 
 def run(coroutine: Any) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, TIMEOUT))
-
-
-def until(condition: Callable[[], object], what: str = "it never came true") -> None:
-    """Wait for something that happens in another thread."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, StartedServer
-from serving import TIMEOUT, Serving
+from serving import TIMEOUT, Serving, until
 
 import phoenix
 from phoenix import ConfigError, Endpoint, PhoenixError, get
@@ -28,13 +28,6 @@ class Empty(phoenix.Router):
 
 def endpoint(router: Any = Empty, **options: Any) -> Endpoint:
     return Endpoint(router, **{"env": "test", "log": False, "timeouts": {"shutdown": 5}, **options})
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 class Recorded:
