@@ -920,7 +920,7 @@ def test_readme_setup_new(tmp_path: Path, path: str | None) -> None:
     assert ("    cd " in done.stdout) is (path != ".")
 
 
-def test_readme_setup_new_takes_an_absolute_path_as_it_is(tmp_path: Path) -> None:
+def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
     assert phoenix_command("new", "my_app", "--one-file", tmp_path / "there", cwd=tmp_path).returncode == 0
     expected = [".gitignore", "app.py", "phoenix.py", "priv/static/js/phoenix.js", "test_app.py"]
     assert files_below(tmp_path / "there") == expected
