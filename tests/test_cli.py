@@ -907,9 +907,10 @@ def made(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-@pytest.mark.parametrize("path", [None, "made/here", "../beside", "."])
+@pytest.mark.parametrize("path", [None, "made/here", "../beside", ".", "/absolute"])
 def test_readme_setup_new(tmp_path: Path, path: str | None) -> None:
     """``mix phoenix.new my_app path`` makes an app of the known structure, at a path that may be relative."""
+    path = str(tmp_path / "absolute") if path == "/absolute" else path
     (tmp_path / "work").mkdir()
     done = phoenix_command("new", "my_app", *([path] if path else []), cwd=tmp_path / "work")
     assert (done.returncode, done.stderr) == (0, "")

@@ -47,7 +47,7 @@ README: dict[str, list[tuple[str, ...]]] = {
         ("2. `new` makes an application of a name at a path", "test_cli::test_readme_setup_new"),
         ("the task is run in the folder of the framework, the app is made outside of it", "test_cli::test_readme_setup_new"),
         ("it makes a new folder, or installs into one that is there", "test_cli::test_an_app_that_is_there_is_brought_up_to_date_and_nothing_is_lost"),
-        ("an absolute path", "test_cli::test_an_absolute_path_is_taken_as_it_is"),
+        ("an absolute path", "test_cli::test_readme_setup_new", "test_cli::test_an_absolute_path_is_taken_as_it_is"),
         ("a relative path", "test_cli::test_readme_setup_new"),
         ("3. change into it, install dependencies", No("the app holds its copy of the framework"), "test_cli::test_its_tests_pass_with_nothing_installed"),
         ("`start` starts the web server", "test_cli::test_readme_setup_start", "test_cli::test_readme_mix_tasks_server"),
