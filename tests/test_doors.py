@@ -1280,9 +1280,9 @@ def test_a_worker_whose_loop_stands_still_is_replaced(run: Any) -> None:
 
 def test_a_worker_that_is_idle_or_waits_is_not_replaced(run: Any) -> None:
     port = free_port()
-    server = run(gunicorn_worker(port, "--timeout", "1"), port)
+    server = run(gunicorn_worker(port, "--timeout", "2"), port)
     first = pid_of(server)
-    assert server.get("/slow?seconds=2.5").status == 200
+    assert server.get("/slow?seconds=4").status == 200
     assert pid_of(server) == first
 
 
