@@ -27,6 +27,12 @@ from phoenix import socket as socket_word
 GIVEN = "abcdefghij0123456789"
 
 
+@pytest.fixture(autouse=True)
+def _no_request_yet() -> None:
+    """A test before this one may have left the id of its last request in the thread of the tests."""
+    phoenix._request_id.set("")
+
+
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "phoenix"]
 
