@@ -240,6 +240,10 @@ def test_the_plural_forms_that_babel_writes_are_understood(locale: str) -> None:
     assert {choose(number) for number in range(200)} <= set(range(written.num_plurals))
 
 
+def test_vietnamese_has_one_form_as_in_its_catalogs() -> None:
+    assert phoenix._plural_forms("vi") == phoenix._plural_forms("ja") == "nplurals=1; plural=0;"
+
+
 def test_a_language_with_three_forms(tmp_path: Path) -> None:
     russian = (
         'msgid ""\nmsgstr "Plural-Forms: nplurals=3; plural=(n%10==1 && n%100!=11 ? 0 : n%10>=2 && n%10<=4 &&'
