@@ -312,7 +312,7 @@ def _to_html(value: Any) -> Any:
             return "true" if value else "false"
         if isinstance(value, (list, tuple, types.GeneratorType)):
             return "".join(escape(item) for item in value)
-        value = str(value)
+        value = _shown(value)
     # Most text holds none of these: looking is cheaper than replacing.
     if "&" in value:
         value = value.replace("&", "&amp;")
@@ -325,6 +325,13 @@ def _to_html(value: Any) -> Any:
     if "'" in value:
         value = value.replace("'", "&#39;")
     return value
+
+
+def _shown(value: Any) -> str:
+    """Return the text of a value. Raises ``ArgumentError`` for a function that somebody forgot to call."""
+    if isinstance(value, (types.FunctionType, types.MethodType)):
+        raise ArgumentError(f"{value.__qualname__} is a function, which no page shows: write {value.__name__}()")
+    return str(value)
 
 
 def raw(value: object) -> Safe:
@@ -1928,11 +1935,9 @@ class Upload:
         self, filename: str, content_type: str = "application/octet-stream", content: bytes = b"", *,
         open_file: Callable[[], IO[bytes]] = _open_temporary_file,
     ) -> None:
-        self.filename, self.content_type, self.size = filename, content_type, 0
-        self.file: IO[bytes] = io.BytesIO()
+        self.filename, self.content_type, self.size = filename, content_type, len(content)
+        self.file: IO[bytes] = io.BytesIO(content)
         self._in_memory, self._open_file = True, open_file
-        self._append(content)
-        self.file.seek(0)
 
     def __repr__(self) -> str:
         return f"Upload(filename={self.filename!r}, content_type={self.content_type!r}, size={self.size})"
@@ -3733,7 +3738,7 @@ def _parameters(function: ast.FunctionDef) -> set[str]:
 # calls, and what they read from it.
 
 
-def _to_text(value: Any) -> object:
+def _to_text(value: Any) -> str:
     """Convert a value as ``escape`` does, but escape nothing."""
     if isinstance(value, str):
         return value
@@ -3742,8 +3747,8 @@ def _to_text(value: Any) -> object:
     if value is True or value is False:
         return "true" if value else "false"
     if isinstance(value, (list, tuple, types.GeneratorType)):
-        return "".join(str(_to_text(item)) for item in value)
-    return value
+        return "".join(map(_to_text, value))
+    return _shown(value)
 
 
 def _names_read(code: types.CodeType) -> Iterator[str]:

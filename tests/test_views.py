@@ -797,6 +797,19 @@ def test_globals_are_those_of_the_moment() -> None:
     assert render(LateView, "late.html") == "Good day"
 
 
+@pytest.mark.parametrize("name", ["page.html", "page.text"])
+def test_a_method_that_is_not_called_is_a_mistake(name: str) -> None:
+    class TitledView(View):
+        template("page.html.eex", "<title><%= title %></title>")
+        template("page.text.eex", "<%= title %>")
+
+        def title(self) -> str:
+            return "Home"
+
+    with pytest.raises(ArgumentError, match=r"TitledView\.title is a function, which no page shows: write title\(\)"):
+        render_to_string(TitledView, name, {})
+
+
 def test_all_views_share_methods_templates_and_names_of_the_one_they_extend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
