@@ -8509,6 +8509,8 @@ def _accept_websocket(
         raise _HandshakeError(405, f"a WebSocket opens with GET, not with {method}.", {"allow": "GET"})
     if version != "1.1":
         raise _HandshakeError(400, f"a WebSocket opens over HTTP/1.1, this request came over HTTP/{version}.")
+    if "transfer-encoding" in headers or any(value.strip("0") for value in headers.get("content-length", ())):
+        raise _HandshakeError(400, "a WebSocket opens without a body: it could be taken for frames.")
     key = _check_upgrade(headers)
     answer = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", _accept_key(key))]
     subprotocol = _select_subprotocol(headers.get("sec-websocket-protocol", ()), subprotocols)

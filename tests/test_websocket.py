@@ -613,6 +613,7 @@ def test_the_example_of_the_rfc_is_accepted() -> None:
         {"upgrade": ["h2c, websocket"]},
         {"sec-websocket-extensions": ["permessage-deflate; client_max_window_bits"]},
         {"sec-websocket-protocol": ["chat"]},
+        {"content-length": ["0"]},
     ],
 )
 def test_what_clients_send_in_the_wild_is_accepted(changes: dict[str, list[str]]) -> None:
@@ -640,6 +641,8 @@ def test_what_clients_send_in_the_wild_is_accepted(changes: dict[str, list[str]]
         ({"sec-websocket-key": ["dGhlIHNhbXBsZSBub25jZQ==\n"]}, 400, "16 bytes"),
         ({"sec-websocket-key": ["dGhlIHNhbXBsZSBub25jZWFi"]}, 400, "16 bytes"),  # 18 bytes
         ({"sec-websocket-protocol": ["a b"]}, 400, "'a b'"),
+        ({"content-length": ["10"]}, 400, "without a body"),
+        ({"transfer-encoding": ["chunked"]}, 400, "without a body"),
     ],
 )
 def test_a_request_that_is_not_for_a_websocket_is_refused(
