@@ -11887,6 +11887,9 @@ class _Connection(_LoopAdapter):
 
     def _tail(self, conn: Any) -> bytes:
         """Return the last lines of the head, which tell whether the connection stays open."""
+        headers = self.request.headers
+        if (headers.length or headers.chunked) and conn.state != "chunked" and not self._skip_body():
+            self.keep_alive = False  # the rest of a body that nobody read could come for ever
         if not self.keep_alive or "connection" in conn._resp_headers:
             self.keep_alive = False
             return self.server.tail_close
