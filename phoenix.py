@@ -11765,6 +11765,8 @@ class _Connection(_LoopAdapter):
             body = conn.resp_body
             if body.__class__ is not bytes:
                 body = body.encode("utf-8", "replace")  # names of files can hold halves of surrogate pairs
+            if len(body) > _SMALL_FILE and self.scheme == "https" and self._has_body(conn):
+                return self._send_in_parts(conn, body)
             self._write_whole(conn, body)
             self._done(conn)
         elif state == "file":
@@ -11915,6 +11917,16 @@ class _Connection(_LoopAdapter):
         tail = self._tail(conn)
         self.head_sent = True
         self.transport.write(head + framing + tail if framing else head + tail[2:])
+
+    async def _send_in_parts(self, conn: Any, body: bytes) -> None:
+        """Send a large body over TLS, as fast as the client reads."""
+        # In one piece asyncio would take it and not count what is unsent, so that a slow reader looked idle: it was
+        # cut off when the time for that was over, or the 30 s that asyncio (from 3.11) gives a connection to close.
+        self._write_head(conn, b"content-length: %d" % len(body))
+        for part in _parts_of_file(io.BytesIO(body), len(body)):
+            self._send(part)
+            await self.drain(conn)
+        self._done(conn)
 
     def _send_file(self, conn: Any) -> Any:
         file = conn.resp_body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio.constants
 import http.client
 import os
 import re
@@ -129,6 +130,30 @@ def test_the_standard_port_of_https_is_not_that_of_http(keys: Path) -> None:
     assert (server.host, server.port, server.https[:2]) == ("0.0.0.0", 4005, ("0.0.0.0", 4040))
     server = endpoint(keys, https={"host": "::1", "port": "4443"}).make_server()
     assert server.https[:2] == ("::1", 4443)
+
+
+def test_a_slow_reader_gets_everything_although_the_connection_closes(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 0.4, raising=False)  # seconds; by itself 30
+    big = os.urandom(6_000_000)
+
+    class Big(phoenix.Router):
+        get("/", lambda conn, params: conn.send_resp(200, big))
+
+    app = Endpoint(Big, env="test", log=False, http={"port": 0}, https=endpoint(keys).options["https"])
+    with Serving(app) as serving, socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        plain.settimeout(TIMEOUT)
+        plain.connect(("127.0.0.1", ports(serving)[1]))
+        with trust(keys).wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            received, end = bytearray(), time.monotonic() + 1.2
+            while part := client.recv(100_000):
+                received += part
+                if time.monotonic() < end:
+                    time.sleep(0.02)
+        assert received.partition(b"\r\n\r\n")[2] == big
 
 
 def test_websockets_come_over_tls(keys: Path) -> None:
