@@ -12189,7 +12189,7 @@ class _WebSocketWire(_Wire):
 
     __slots__ = (
         "transport", "parser", "closing", "deflate", "ping_interval", "pinged", "owed_pong", "owed_close",
-        "reading_paused", "writing_paused", "drainers", "over",
+        "reading_paused", "writing_paused", "drainers", "over", "unwritten",
     )  # fmt: skip
 
     encode = staticmethod(_serialize_message)
@@ -12207,6 +12207,7 @@ class _WebSocketWire(_Wire):
         self.drainers: list[Any] = []  # futures of those who wait for the client to read
         self.owed_close: Any = None  # a close or an error that came behind messages still to be read
         self.over = False  # the handler was told that it ended
+        self.unwritten = 0  # bytes that waited for the client when it was pinged, or the close was sent
         if self.handler.cuts_slow_readers:
             transport.set_write_buffer_limits(high=_MAX_UNSENT)
         transport.resume_reading()
@@ -12288,14 +12289,18 @@ class _WebSocketWire(_Wire):
 
     def timed_out(self) -> None:
         """Nothing has come for too long."""
+        left = self.transport.get_write_buffer_size()
         if self.owed_close is not None:
             self.say_goodbye()
+        elif (self.over or self.pinged) and left < self.unwritten:  # slow, but alive: the answer is behind what it reads
+            self.unwritten = left
+            self.deadline = self.server.now + (2 if self.over else self.idle)
         elif self.over or self.pinged:
             self.transport.abort()
         elif self.reading_paused:
             self.deadline = self.server.now + self.idle  # it is us who do not read
         elif self.ping_interval is not None:
-            self.pinged = True
+            self.pinged, self.unwritten = True, left
             self.deadline = self.server.now + self.ping_interval
             self.ping(b"")
         else:
@@ -12331,6 +12336,8 @@ class _WebSocketWire(_Wire):
             return
         self.over = True
         self.deadline = self.server.now + 2  # for the client's close frame, and the end of its stream
+        if not self.lost:
+            self.unwritten = self.transport.get_write_buffer_size()
         self.resume_reading()
         for drainer in self.drainers:
             if not drainer.done():

@@ -981,6 +981,32 @@ def test_a_slow_reader_gets_everything(serve: Any, tmp_path: Path) -> None:
             assert client.is_closed()
 
 
+def test_a_slow_reader_of_a_websocket_is_not_taken_for_one_that_is_gone(site: Site) -> None:
+    async def talk(ws: Any) -> None:
+        await ws.send(BIG[:6_000_000])
+
+    class Router(phoenix.Router):
+        phoenix.websocket("/", talk, ping_interval=0.3)
+
+    endpoint = phoenix.Endpoint(Router, env="prod", log=False, static=False, timeouts={"idle": 0.4})
+    site.serve(lambda: endpoint.make_server(port=0))
+    client = site.client(receive_buffer=65_536).send(
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert client.head().status == 101
+    received, began = bytearray(client.data), time.monotonic()
+    while len(received) < 6_000_010:
+        part = client.socket.recv(20_000)
+        assert part, f"cut off at {len(received)}"
+        received += part
+        if time.monotonic() - began < 1.5:  # its pong cannot come before all this was read
+            time.sleep(0.02)
+    assert received[10:6_000_010] == BIG[:6_000_000]
+    client.data = bytes(received[6_000_010:])
+    assert client.to_the_end().endswith(b"\x88\x02\x03\xe8")
+
+
 def test_a_reader_that_stops_in_the_middle_of_what_it_sends_is_cut_off_too(serve: Any) -> None:
     async def echo_parts(conn: Any, params: Any) -> Any:
         conn.send_chunked(200)
