@@ -11840,10 +11840,10 @@ class _Connection(_LoopAdapter):
         self.request, self.discarding = None, True
         self._allow(self.server.timeouts.write)
         self._resume_reading()
-        if self.ended or not self.transport.can_write_eof():
+        if self.ended:
             self.transport.close()
         else:
-            self.transport.write_eof()
+            _end_writing(self.transport)
 
     # --- The body, for Conn -----------------------------------------------------------------
 
@@ -12112,6 +12112,17 @@ def _log_early_end(conn: Any, server: Server) -> None:
     logger.info("%s %s ended early: %s", conn.method, conn.request_path, why, extra=about)
 
 
+def _end_writing(transport: Any) -> None:
+    """Say that nothing more will be sent. What was sent can still be read, and the client end its own side."""
+    try:
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:  # TLS
+            transport.close()
+    except OSError:  # the client has gone at this very moment
+        transport.abort()
+
+
 def _wake(future: Any) -> None:
     if not future.done():
         future.set_result(None)
@@ -12231,7 +12242,7 @@ class _WebSocketWire(_Wire):
             else:
                 self._control(event)
         if self.closing.should_drop:
-            self._drop()
+            _end_writing(self.transport)
 
     def _control(self, event: Any) -> None:
         if self.handler.unread and self.closing.is_open and isinstance(event, (_Close, WebSocketError)):
@@ -12245,7 +12256,7 @@ class _WebSocketWire(_Wire):
         event, self.owed_close = self.owed_close, None
         self._answer(event)
         if self.closing.should_drop:
-            self._drop()
+            _end_writing(self.transport)
 
     def _answer(self, event: Any) -> None:
         answer = self.closing.answer(event)
@@ -12343,12 +12354,6 @@ class _WebSocketWire(_Wire):
             if not drainer.done():
                 drainer.set_exception(ClientDisconnected(f"the WebSocket was closed with {self.closing.code}"))
         self.handler.ended("closed", self.closing.code)
-
-    def _drop(self) -> None:
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
 
     async def drain(self) -> None:
         """Wait until the client has read. Raises ``ClientDisconnected`` when it will not."""

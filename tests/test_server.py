@@ -1529,6 +1529,17 @@ def test_a_client_that_goes_away_leaves_nothing_behind(
     assert site.get("/hello").body == b"hello"
 
 
+def test_a_client_that_is_reset_behind_its_answer_is_no_error(serve: Any) -> None:
+    async def bye(conn: Any, params: Any) -> Any:
+        conn._after = [client.reset]  # is called between the answer and the end of the connection
+        return conn.text("bye")
+
+    site = serve(bye=bye)
+    client = site.client()
+    client.request("/bye", connection="close")
+    site.wait_until_quiet()  # and nothing is logged
+
+
 @pytest.mark.skipif(not HAS_PROC, reason="needs /proc to count open files")
 def test_connections_that_come_and_go_leave_nothing_behind(serve: Any) -> None:
     site = serve(hello=hello, thread=hello_from_a_thread, echo=echo)
