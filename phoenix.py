@@ -11289,7 +11289,7 @@ def encode_chunk(data: bytes) -> bytes:
 LAST_CHUNK = b"0\r\n\r\n"
 
 # ==========================================================================================
-# 14. Server                                            depends on: Ground, Conn, HTTP protocol
+# 14. Server                        depends on: Ground, Conn, WebSocket protocol, HTTP protocol
 # ==========================================================================================
 #
 # The only chapter with sockets. One object per connection moves bytes between asyncio and the
