@@ -10396,7 +10396,8 @@ class _Upgrade:
         request = getattr(conn.adapter, "request", None)
         try:
             conn.private["phoenix_handshake"] = _accept_websocket(
-                conn.method, "1.0" if request is not None and not request.minor else "1.1", headers,
+                getattr(request, "method", conn.method),  # as it came: a plug makes GET of HEAD
+                "1.0" if request is not None and not request.minor else "1.1", headers,
                 subprotocols=self.subprotocols, compress=self.options.get("compress", False),
             )  # fmt: skip
         except _HandshakeError as error:
@@ -11264,7 +11265,7 @@ def encode_head(
     if head is None:
         lines = [f"HTTP/1.1 {status} {reason_phrase(status) if status in _STATUS_NAMES else ''}\r\n"]
         for name, values in headers.items():
-            if name not in _OF_THE_SERVER or status == 101:
+            if name not in _OF_THE_SERVER or status in (101, 426):  # `upgrade` needs its `connection`
                 lines += [f"{name}: {value}\r\n" for value in values]
         head = "".join(lines).encode("latin-1", "replace")
         if len(_known_heads) >= 512:
@@ -11722,7 +11723,7 @@ class _Connection(_LoopAdapter):
 
     def _start(self, request: Request) -> None:
         self.request = request
-        self.deadline = _NEVER
+        self.deadline = self.server.now + self.pulse
         self.keep_alive = request.keep_alive
         self.head_sent = False
         self.continued = not request.minor  # HTTP/1.0 does not know it
@@ -11889,8 +11890,7 @@ class _Connection(_LoopAdapter):
 
     def _tail(self, conn: Any) -> bytes:
         """Return the last lines of the head, which tell whether the connection stays open."""
-        headers = self.request.headers
-        if (headers.length or headers.chunked) and conn.state != "chunked" and not self._skip_body():
+        if self.request.has_body and conn.state != "chunked" and not self._skip_body():
             self.keep_alive = False  # the rest of a body that nobody read could come for ever
         if not self.keep_alive or "connection" in conn._resp_headers:
             self.keep_alive = False
@@ -12068,7 +12068,7 @@ class _Connection(_LoopAdapter):
     def _end_chunked(self, conn: Any) -> None:
         if self.request.minor and self._has_body(conn):
             self.transport.write(LAST_CHUNK)
-        self.pulse, self.beat_data = _NEVER, None
+        self.pulse, self.beat_data = 1.0 if self.ended else _NEVER, None
         self._done(conn)
 
 

@@ -1539,6 +1539,7 @@ def test_a_request_that_is_no_handshake_is_told_so() -> None:
         for path in (V2_URL, OLD_URL):
             answer = server.get(path)
             assert (answer.status, answer.headers["upgrade"]) == (426, ["websocket"])
+            assert "Upgrade" in answer.headers["connection"]
         head = (
             f"GET {V2_URL} HTTP/1.0\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -1546,6 +1547,9 @@ def test_a_request_that_is_no_handshake_is_told_so() -> None:
         with net.create_connection(("127.0.0.1", server.port), TIMEOUT) as raw:
             raw.sendall(head.encode())
             assert raw.recv(65536).startswith(b"HTTP/1.1 400 ")
+        with net.create_connection(("127.0.0.1", server.port), TIMEOUT) as raw:
+            raw.sendall(head.replace("GET", "HEAD").replace("HTTP/1.0", "HTTP/1.1").encode())
+            assert raw.recv(65536).startswith(b"HTTP/1.1 405 ")
 
 
 ORIGINS: list[tuple[dict[str, Any], dict[str, Any], str | None, bool]] = [

@@ -818,6 +818,31 @@ def test_a_half_closed_client_gets_all_answers_it_has_pipelined_for(serve: Any) 
     assert client.is_closed()
 
 
+def test_a_half_closed_client_that_is_reset_ends_also_its_second_request(serve: Any, site: Site) -> None:
+    first, cancelled = site.gate(), threading.Event()
+
+    async def quick(conn: Any, params: Any) -> Any:
+        await first
+        return conn.text("quick")
+
+    async def hang(conn: Any, params: Any) -> Any:
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    client = serve(quick=quick, hang=hang).client()
+    client.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\nGET /hang HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.socket.shutdown(socket.SHUT_WR)
+    wait_until(lambda: [c for c in site.server.connections if c.ended], "the end of what the client says")
+    first.open()
+    assert client.response().body == b"quick"
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert cancelled.wait(PATIENCE)
+
+
 def test_a_client_that_ends_in_the_middle_of_a_head_is_not_answered(serve: Any) -> None:
     client = serve(hello=hello).client().send("GET /hello HTTP/1.1\r\nHo")
     client.socket.shutdown(socket.SHUT_WR)
