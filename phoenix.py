@@ -1459,7 +1459,10 @@ def run_steps(conn: Any, steps: Sequence[_Step]) -> Any:
         result = call(conn)
         if result is not conn:
             if runs == _STEPPED:
-                result = _step(result)
+                try:
+                    result.send(None)
+                except StopIteration as stop:
+                    result = stop.value
             elif hasattr(result, "__await__") and not isinstance(result, BaseConn):
                 return _await_then(result, conn, steps[at:])
             if result is not conn:
