@@ -3375,6 +3375,8 @@ class _Generator:
     def tag(self, tag: _Tag) -> None:
         if not tag.masked and not tag.kind:
             return  # nothing, or a comment of Python
+        if re.match(r"[^'\"]*<%", tag.masked):  # with a quote before it, it is a string that was cut at its `%>`
+            raise self.source.error("expected closing '%>' for EEx expression before the next '<%'", tag.begin)
         if tag.masked == "end":
             self.end(tag)
         elif tag.word in _MIDDLES and (tag.word != "case" or self.part in ("match", "case") or tag.masked[-1] == ":"):
