@@ -3004,10 +3004,10 @@ __all__ += ["Template", "TemplateSyntaxError", "EExEngine", "ExsEngine", "eex_st
 class TemplateSyntaxError(PhoenixError, SyntaxError):
     """A template that cannot be compiled. ``str(error)`` says where and what, and shows it::
 
-        show.html.eex:2:5: unexpected end of expression <% end %>: no block is open here
+        show.html.eex:2:5: unexpected middle of expression <% else %>: no block is open here
           |
         1 | foo
-        2 | bar <% end %>
+        2 | bar <% else %>
           |     ^
 
     It is a ``SyntaxError`` too: tracebacks, test runners and editors show it as one in a ``.py`` file.
@@ -3492,7 +3492,11 @@ class _Generator:
     def end(self, tag: _Tag) -> None:
         self.refuse_equals(tag)
         if not self.blocks:
-            raise self.source.error(f"unexpected end of expression {tag.shown}: {self.situation()}", tag.begin)
+            raise self.source.error(
+                f"unexpected end of expression {tag.shown}: no block is open here."
+                " A call opens one when it ends in do, a statement when it ends in `:`",
+                tag.begin,
+            )
         if self.part in ("match", "try"):
             needed = "<% case ...: %>" if self.part == "match" else "<% except ...: %> or <% finally %>"
             raise self.source.error(f"{self.blocks[-1].tag.shown} needs {needed} before its <% end %>", tag.begin)

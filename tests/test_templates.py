@@ -435,12 +435,12 @@ ERRORS = [
         1 | a <%/ true %>
           |   ^"""),
     ("foo <% end %>", """
-        nofile:1:5: unexpected end of expression <% end %>: no block is open here
+        nofile:1:5: unexpected end of expression <% end %>: no block is open here. A call opens one when it ends in do, a statement when it ends in `:`
           |
         1 | foo <% end %>
           |     ^"""),
     ("foo <%= if True do %><% end %><% end %>", """
-        nofile:1:31: unexpected end of expression <% end %>: no block is open here
+        nofile:1:31: unexpected end of expression <% end %>: no block is open here. A call opens one when it ends in do, a statement when it ends in `:`
           |
         1 | foo <%= if True do %><% end %><% end %>
           |                               ^"""),
@@ -508,6 +508,7 @@ MISTAKES = [
     ("<% if a: %>¦<% else if b: %>", "expected <% else %> alone, got <% else if b: %>: write elif for a condition"),
     ("<% for x in y: %>x¦<% else %>", "unexpected <% else %>: without a break, the else of a loop always runs. For what to show when there is nothing, write <% if not ...: %> after the loop"),
     ("<% while x: %><% for y in x: %><% break %><% end %>¦<% else: %>", "unexpected <% else: %>: without a break, the else of a loop always runs. For what to show when there is nothing, write <% if not ...: %> after the loop"),
+    ("<%= form_for(@conn, '/users') %>\n¦<% end %>", "unexpected end of expression <% end %>: no block is open here. A call opens one when it ends in do, a statement when it ends in `:`"),
     ("<% try: %>x¦<% end %>", "<% try: %> needs <% except ...: %> or <% finally %> before its <% end %>"),
     ("<% try: %>x<% finally: %>¦<% except: %>", "unexpected middle of expression <% except: %>: it does not fit into <% try: %> of line 1"),
     ("<% try: %>x<% except A: %><% else %>¦<% except B: %>", "unexpected middle of expression <% except B: %>: it does not fit into <% try: %> of line 1"),
