@@ -3039,6 +3039,7 @@ class Template:
         escape: bool = True, trim: bool = False, on_missing: Callable[[str, int, str], None] | None = None,
     ) -> None:
         self.file, self.escape, self.trim, self.on_missing = file, escape, trim, on_missing
+        self.missed: set[str] = set()  # the assigns of which `on_missing` was told
         self._source = _Source(source, file, line, column, indentation)
         self._to_text = _to_html if escape else _to_text
         self._code = self._compile(())
@@ -3055,7 +3056,7 @@ class Template:
         """
         used = self.names.intersection(hoisted)
         code = self._compile(sorted(used)) if used else self._code
-        helpers = (self._to_text, Safe if self.escape else str, self._assign_reader())
+        helpers = (self._to_text, Safe if self.escape else str, self._read_assign)
         return types.FunctionType(code, namespace, code.co_name, helpers)
 
     def _compile(self, hoisted: Iterable[str]) -> types.CodeType:
@@ -3075,17 +3076,12 @@ class Template:
     def _statements(self, generator: _Generator) -> list[ast.stmt]:
         return generator.template(_tokenize(self._source, self.trim))
 
-    def _assign_reader(self) -> Callable[[Mapping[str, Any], str, int], Any]:
-        """Return what ``@name`` calls when `on_missing` is to be told."""
-        reported = set()
-
-        def read(assigns: Mapping[str, Any], name: str, line: int) -> Any:
-            if name not in assigns and name not in reported and self.on_missing:
-                reported.add(name)
-                self.on_missing(self.file, line, name)
-            return assigns.get(name)
-
-        return read
+    def _read_assign(self, assigns: Mapping[str, Any], name: str, line: int) -> Any:
+        """Read ``@name``, when `on_missing` is to be told."""
+        if name not in assigns and name not in self.missed and self.on_missing:
+            self.missed.add(name)
+            self.on_missing(self.file, line, name)
+        return assigns.get(name)
 
 
 class _Source:
@@ -13617,9 +13613,10 @@ class _Report:
                 waiting += [("with", each) for each in members if isinstance(each, BaseException)]
 
     def message(self, error: BaseException) -> str:
-        """Return what an error says, with its notes."""
+        """Return what an error says, with its notes, and which assigns its template lacks."""
         lines = [str(error.msg) if isinstance(error, SyntaxError) else _text_of(error)]
         lines += [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+        lines += [f"The template reads @{name}, which nobody has assigned: it is None" for name in _missed_by(error)]
         return self.text("\n".join(lines))[:10_000]
 
     def places(self, error: BaseException) -> list[_Place]:
@@ -13717,6 +13714,18 @@ class _Report:
 
     def nearest_route(self) -> Route | None:
         return _nearest_route(self.routes(), self.conn.path_info)
+
+
+def _missed_by(error: BaseException) -> list[str]:
+    """Return the assigns that were missing in the templates which *error* came through."""
+    import traceback
+
+    found: set[str] = set()
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        reader, assigns = map(frame.f_locals.get, ("(assign)", "assigns"))
+        if reader and isinstance(assigns, Mapping):  # only templates have the first, and may reuse the second
+            found |= reader.__self__.missed - set(assigns)
+    return sorted(found)
 
 
 def _nearest_route(routes: Iterable[Route], segments: Sequence[str]) -> Route | None:

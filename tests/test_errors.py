@@ -1237,6 +1237,22 @@ def test_values_are_bounded_and_a_repr_that_raises_breaks_nothing() -> None:
     assert "49, ..." in assigns and "liar" in assigns
 
 
+class GuestView(View):
+    template("index.html.eex", "<p><%= @title %><%= @page %></p>\n<%= for guest in @guests: %><%= guest %><% end %>")
+
+
+def test_the_page_names_the_assigns_that_the_template_lacked() -> None:
+    assigned: dict[str, object] = {"title": "Guests", "page": None}
+    app = app_for(lambda conn, params: conn.put_view(GuestView).render("index.html", **assigned), env="dev").test()
+    hint = "object is not iterable\nThe template reads @guests, which nobody has assigned: it is None"
+    for _ in range(2):  # the log tells it once, the page each time
+        assert hint in Page(body(app.get("/", headers=HTML))).text
+    assert hint.replace("\n", "\n    ") in body(app.get("/", headers={"accept": "text/plain"}))
+    assigned["guests"] = 7
+    text = Page(body(app.get("/", headers=HTML))).text
+    assert "'int' object is not iterable" in text and "iterable\nThe template" not in text
+
+
 def test_an_error_without_words_has_a_page() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
