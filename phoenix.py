@@ -6545,6 +6545,7 @@ class Translations:
         self.folder = os.fspath(from_)
         self.default = default
         self.root: str | None = None
+        self._places: list[str] = []
         self._given = {
             locale: _parse_po(given, f"messages[{locale!r}]") if isinstance(given, str) else [*_keyed_messages(given)]
             for locale, given in (messages or {}).items()
@@ -6554,12 +6555,12 @@ class Translations:
 
     def look_beside(self, module: Any) -> None:
         """Read the catalogs in the folder beside *module*. Raises ``TranslationError``."""
-        places = [os.path.join(place, self.folder) for place in _places_beside(module)]
-        self.root = next((place for place in places if os.path.isdir(place)), None)
+        self._places = [os.path.join(place, self.folder) for place in _places_beside(module)]
         self.refresh()
 
     def refresh(self) -> None:
         """Read the catalogs again if one of them has changed. Raises ``TranslationError``."""
+        self.root = next((place for place in self._places if os.path.isdir(place)), None)
         if self._files() != self._seen:
             self._read()
 

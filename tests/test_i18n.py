@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -706,6 +707,16 @@ def test_catalogs_beside_the_app_are_read_again_in_dev_only(folder: Path) -> Non
         assert client.get("/").resp_body == ("Howdytwo parts" if env == "dev" else "Hitwo parts")
         path.unlink()
         assert client.get("/").resp_body == ("Hellotwo parts" if env == "dev" else "Hitwo parts")
+
+
+def test_a_first_catalog_is_found_while_the_app_runs_in_dev_only(folder: Path) -> None:
+    for env in ("prod", "dev"):
+        client = served(folder, env)
+        assert not (folder / "priv").exists() and client.get("/").resp_body == "Hellotwo parts"
+        write_catalog(folder, "en", 'msgid "Hello"\nmsgstr "Hi"\n')
+        assert client.get("/").resp_body == ("Hitwo parts" if env == "dev" else "Hellotwo parts")
+        shutil.rmtree(folder / "priv")
+        assert client.get("/").resp_body == "Hellotwo parts"
 
 
 def test_a_bad_catalog_is_an_error_in_dev_until_it_is_mended(folder: Path) -> None:
