@@ -2447,7 +2447,8 @@ class InvalidCSRFTokenError(PhoenixError):
         super().__init__(
             "invalid CSRF (Cross Site Request Forgery) token, please make sure that:\n\n"
             "  * The session cookie is being sent and session is loaded\n"
-            "  * The request includes a valid '_csrf_token' param or 'x-csrf-token' header\n"
+            "  * The request includes a valid '_csrf_token' param or 'x-csrf-token' header:\n"
+            "    forms made with form_for or form_tag bring it, scripts send what csrf_meta_tag() holds\n"
             "  * The request comes from a page of this site"
         )
 

@@ -893,6 +893,7 @@ def test_the_error_is_403_and_lists_what_to_look_at() -> None:
     assert caught.value.status == 403
     assert str(caught.value).startswith("invalid CSRF (Cross Site Request Forgery) token, please make sure that:")
     assert "'_csrf_token' param or 'x-csrf-token' header" in str(caught.value)
+    assert "forms made with form_for or form_tag bring it, scripts send what csrf_meta_tag() holds" in str(caught.value)
 
 
 def test_a_deleted_token_is_refused(token: tuple[str, str]) -> None:
