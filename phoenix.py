@@ -1658,8 +1658,9 @@ def decode_query(
     >>> decode_query("user[name]=Ann+Lee&user[tags][]=a&user[tags][]=b&page=2")
     {'user': {'name': 'Ann Lee', 'tags': ['a', 'b']}, 'page': '2'}
 
-    A key given twice keeps its last value; see ``_put`` for the rules of brackets. *max_fields* limits the
-    fields, counted by ``&``, and *max_depth* the brackets of one key.
+    A key given twice keeps its last value. In brackets, a name is a key of a dict, and nothing is one more item of a
+    list; of both under one key, the last kind decides. *max_fields* limits the fields, counted by ``&``, and
+    *max_depth* the brackets of one key.
 
     Raises *error* on a bad ``%XX`` and on what is not UTF-8, ``InvalidQueryError`` (400) for a key nested too
     deeply, ``RequestTooLargeError`` (413) for too many fields.
