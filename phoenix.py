@@ -5638,6 +5638,9 @@ def _warn(message: str, where: str) -> None:
 
 def _target_steps(target: Any, action: str | None, where: str) -> tuple[tuple[_Step, ...], str, str | None, str]:
     """Return the steps that answer a route, its label, its action, and the name of its helper."""
+    if action is not None and hasattr(type(target), "_action_steps"):
+        name = type(target).__name__
+        raise DefinitionError(f"{where}: expected a controller, got an instance of one: write `{name}`, not `{name}()`")
     if action is not None and not (isinstance(target, type) and isinstance(action, str)):
         raise DefinitionError(
             f"{where}: expected a controller and the name of an action, or a function, got {target!r}, {action!r}\n"
@@ -5654,6 +5657,15 @@ def _target_steps(target: Any, action: str | None, where: str) -> tuple[tuple[_S
         entry = PlugEntry(target, (action,) if action else (), {}, where)
         return _steps([entry]), f"{target.__name__} []", action, _unsuffix(target.__name__, "Plug")
     is_action = _takes_arguments(target, 2)
+    if not is_action and not _takes_arguments(target, 1) and _takes_arguments(target, 3):
+        from inspect import signature
+
+        shape, name = signature(target), _name_of(target)
+        owner, method = name.split(".")[-2:]
+        hint = f'`get("/", {owner}, "{method}")`' if "self" in shape.parameters else '`forward("/", app)` for ASGI'
+        raise DefinitionError(
+            f"{where}: a route takes a function of conn, or of conn and params, got {name}{shape}\nWrite {hint}."
+        )
     entry = _Action(target, _name_of(target), where) if is_action else PlugEntry(target, (), {}, where)
     name = getattr(target, "__name__", underscore(type(target).__name__))
     return _steps([entry]), f"{name}/{2 if is_action else 1}", None, "" if name == "<lambda>" else name

@@ -355,6 +355,32 @@ WRONG_PATHS = [
 ]
 
 
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class ASGIApp:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "define, message",
+    [
+        (lambda: get("/", UserController.search), 'Write `get("/", UserController, "search")`.'),
+        (lambda: get("/", asgi_app), 'Write `forward("/", app)` for ASGI.'),
+        (lambda: get("/", ASGIApp()), 'Write `forward("/", app)` for ASGI.'),
+        (lambda: get("/", UserController(), "index"), "an instance of one: write `UserController`, not `UserController()`"),
+        (lambda: resources("/", UserController()), "write `UserController`, not `UserController()`"),
+    ],
+)
+def test_what_cannot_answer_a_route_is_refused_with_what_to_write(define: Callable[[], Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(message)) as caught:
+
+        class WrongRouter(Router):
+            define()
+
+    assert str(caught.value).startswith(f"{__file__}:")
+
+
 @pytest.mark.filterwarnings("ignore::phoenix.RouterWarning")
 @pytest.mark.parametrize("path, message", WRONG_PATHS)
 def test_a_path_that_means_nothing_is_refused_when_the_router_is_defined(path: str, message: str) -> None:
