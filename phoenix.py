@@ -12499,6 +12499,8 @@ class Server:
         create, scheme = self.loop.create_server, "https" if tls else "http"
         if _is_unix(place.get("sock")) and not isinstance(self.loop, asyncio.BaseEventLoop):
             create = self.loop.create_unix_server  # uvloop tells them apart
+            if sys.version_info >= (3, 13):
+                place["cleanup_socket"] = False  # our own is removed here; systemd's must stay
         try:
             listener = await create(
                 lambda: _Connection(self, scheme), **place, backlog=_ACCEPTS, ssl=tls,
