@@ -13659,6 +13659,7 @@ class _Report:
         """Return the lines around one: number, and the text before, in and behind the part that failed."""
         import linecache
 
+        linecache.checkcache(place.file)  # it may have changed since the page before
         # From 3.13 on, the source of `python -c` is kept under the name of all code that has no file.
         lines = linecache.getlines(place.file) if place.file != "<string>" else []
         first, found = max(1, place.line - 5), []

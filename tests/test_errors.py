@@ -1054,6 +1054,8 @@ def test_a_module_that_does_not_compile_is_shown_where_it_does_not(
     html = body(debug(action))
     assert Page(html).title == "SyntaxError at GET /" and "broken_of_error_test.py:2" in Page(html).text
     assert '<span class="failed"><b>   2</b> y = <mark>=</mark> 2' in html
+    (tmp_path / "broken_of_error_test.py").write_text("x = 1\nlonger = = 2\n")
+    assert '<span class="failed"><b>   2</b> longer = <mark>=</mark> 2' in body(debug(action))
 
 
 # Routes
