@@ -14985,9 +14985,9 @@ _PLUG_OPTIONS = ("static", "session", "parsers", "log")  # those of the default 
 _CAN_BE_OFF = (*_PLUG_OPTIONS, "http", "live_reload", "config")
 _ONLY_IN_CODE = ("name", "config", "env")  # they decide what is read from config files
 _KEYS = {
-    "url": ("host", "scheme", "port", "path"),
     "http": ("host", "port", "uds", "uds_mode"),
     "https": ("host", "port", "keyfile", "certfile", "password", "context"),
+    "url": ("host", "scheme", "port", "path"),
 }
 
 
@@ -15007,10 +15007,11 @@ def _check_options(given: Mapping[str, Any]) -> None:
     """Raise ``ConfigError`` for options that do not exist or cannot be meant."""
     for name, value in given.items():
         if name not in _ENDPOINT_OPTIONS:
-            raise ConfigError(
-                f"unknown option {name!r} of Endpoint." + _did_you_mean(name, _ENDPOINT_OPTIONS)
-                + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
-            )
+            hint = _did_you_mean(name, _ENDPOINT_OPTIONS) + f" The options are: {', '.join(_ENDPOINT_OPTIONS)}."
+            place = next((place for place, keys in _KEYS.items() if name in keys), None)
+            if place is not None:
+                hint = f' Write {place}={{"{name}": ...}}'
+            raise ConfigError(f"unknown option {name!r} of Endpoint.{hint}")
         default = _ENDPOINT_OPTIONS[name]
         if value is False and name in _CAN_BE_OFF or value is None and (name in _CAN_BE_OFF or default is None):
             continue

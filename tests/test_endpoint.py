@@ -119,6 +119,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             ["unknown option 'secret_key_bse' of Endpoint", "Did you mean 'secret_key_base'?"],
         ),
         ({"zzz": 1}, ["unknown option 'zzz'", "The options are: url, http, https, "]),
+        ({"port": 4001}, ["unknown option 'port' of Endpoint", 'Write http={"port": ...}']),
+        ({"host": "0.0.0.0"}, ['Write http={"host": ...}']),
+        ({"scheme": "https"}, ['Write url={"scheme": ...}']),
         (
             {"url": {"hots": "example.com"}},
             ["unknown key 'hots' in url=", "Did you mean 'host'?", "host, scheme, port, path"],
