@@ -13223,14 +13223,23 @@ def client_script() -> str | None:
     return next(filter(os.path.isfile, paths), None)
 
 
+_NO_CLIENT = f"phoenix.js is not beside {__file__}: copy it from where you have phoenix.py from."
+
+
 def _serve_client_script(conn: Any) -> Any:
     """Plug: serve the browser's client at ``/js/phoenix.js``, for apps whose static files hold none."""
     if conn.request_path != "/js/phoenix.js" or conn.method not in ("GET", "HEAD"):
         return conn
     path = client_script()
     if path is None:
-        return conn
+        return conn.register_before_send(_warn_of_missing_client) if conn.endpoint.env == "dev" else conn
     return Static(from_=os.path.dirname(path))._send(conn, path, os.stat(path)).halt()
+
+
+def _warn_of_missing_client(conn: Any) -> Any:
+    if conn.status == 404:  # else a route of the app has one
+        logger.warning("%s", _NO_CLIENT)
+    return conn
 
 
 # --- The log ------------------------------------------------------------------------------
@@ -17895,7 +17904,7 @@ def _gen(options: Any) -> None:
 def _js(options: Any) -> None:
     source = client_script()
     if source is None:
-        raise _Refused(f"phoenix.js is not beside {__file__}: copy it from where you have phoenix.py from.", code=1)
+        raise _Refused(_NO_CLIENT, code=1)
     path = options.path if options.path.endswith(".js") else os.path.join(options.path, "phoenix.js")
     folder, name = os.path.split(path)
     scaffold = _Scaffold(folder, options.force)

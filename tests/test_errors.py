@@ -1058,6 +1058,25 @@ def test_a_module_that_does_not_compile_is_shown_where_it_does_not(
     assert '<span class="failed"><b>   2</b> longer = <mark>=</mark> 2' in body(debug(action))
 
 
+@pytest.mark.parametrize("env, warnings", [("dev", 1), ("prod", 0)])
+def test_in_dev_it_is_said_that_phoenix_js_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, env: str, warnings: int
+) -> None:
+    monkeypatch.setattr(phoenix, "client_script", lambda: None)
+
+    class Router(phoenix.Router):
+        with phoenix.socket("/ws"):
+            pass
+
+    class RouterWithClient(Router):
+        get("/js/phoenix.js", lambda conn, params: conn.text("its own"))
+
+    clients = [Endpoint(each, env=env, static=False, session=False).test() for each in (Router, RouterWithClient)]
+    assert [client.get("/js/phoenix.js").status for client in clients] == [404, 200]
+    found = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert len(found) == warnings and all("copy it from where you have phoenix.py from" in each for each in found)
+
+
 # Routes
 
 
