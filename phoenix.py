@@ -15806,6 +15806,8 @@ class _GunicornServing:
         if not isinstance(endpoint, Endpoint):
             raise ConfigError(f"GunicornWorker serves an Endpoint, and got {self.wsgi!r}: name it, as in app:app")
         _set_up_logging(endpoint)
+        if endpoint.env == "dev" and endpoint.debug_errors and self.age == 1:  # the first of all workers
+            logger.warning("errors show everybody the page for developers: set PHOENIX_ENV=prod")
         endpoint._sign_of_workers = f"gunicorn's workers={self.cfg.workers}" if self.cfg.workers > 1 else ""
         server = endpoint.make_server(sockets=[getattr(each, "sock", each) for each in self.sockets])
         old = server.timeouts

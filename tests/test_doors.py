@@ -1223,6 +1223,18 @@ class Load:
             thread.join(TIMEOUT)
 
 
+@pytest.mark.parametrize("environment, times", [({}, 1), ({"PHOENIX_ENV": "prod"}, 0)])
+def test_gunicorn_in_dev_is_warned_of_once(run: Any, tmp_path: Path, environment: dict[str, str], times: int) -> None:
+    (tmp_path / "app.py").write_text("import phoenix\napp = phoenix.Endpoint(phoenix.Router, session=False)\n")
+    port = free_port()
+    server = run([*gunicorn_worker(port, "--workers", "3"), "--chdir", tmp_path], port, **environment)
+    server.wait_for(lambda: server.log.count("Booting worker") == 3, "there are fewer workers")
+    server.wait_for(lambda: server.log.count("set PHOENIX_ENV=prod") >= times, "it is not warned of")
+    assert server.get("/").status == 404
+    assert server.stop() == 0
+    assert server.log.count("set PHOENIX_ENV=prod") == times
+
+
 def test_hup_replaces_the_workers_and_refuses_and_cuts_nothing(run: Any, notes: Any) -> None:
     port = free_port()
     server = run(gunicorn_worker(port, "--workers", "2"), port)
