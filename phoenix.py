@@ -13502,6 +13502,7 @@ def _phrase_of(code: str) -> str:
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "cookie", "credential")
 _MOST_PLACES = 60  # of a traceback; endless recursion has a thousand
 _MOST_ROUTES = 500
+_DEBUG_FILE = "<debug page>"  # so tracebacks name its template
 _DEBUG_HEADERS = {  # whatever is on the page, nothing of it is run
     "content-security-policy": ("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'",),
     "x-content-type-options": ("nosniff",),
@@ -13541,7 +13542,7 @@ class _Place:
 def _is_of_app(file: str) -> bool:
     """Tell whether *file* belongs to the application, rather than to the framework, Python or a library."""
     library = os.path.dirname(os.__file__) + os.sep
-    if file == debug_page.__code__.co_filename or file.startswith(("<frozen", library)):
+    if file in (debug_page.__code__.co_filename, _DEBUG_FILE) or file.startswith(("<frozen", library)):
         return False
     return "site-packages" not in file and "dist-packages" not in file
 
@@ -13839,7 +13840,7 @@ def _report_as_html(report: _Report) -> str:
 
 @functools.lru_cache(None)
 def _debug_template() -> Callable[..., Any]:
-    return Template(_DEBUG_PAGE, file="<debug page>", trim=True).bind(globals())
+    return Template(_DEBUG_PAGE, file=_DEBUG_FILE, trim=True).bind(globals())
 
 
 _DEBUG_PAGE = """<!DOCTYPE html>

@@ -450,7 +450,12 @@ from phoenix import Channel, Controller, channel, get, socket
 def query():
     time.sleep(0.3)
 
+phoenix._DEBUG_PAGE = "<% __import__('time').sleep(0.3) %>" + phoenix._DEBUG_PAGE
+
 class PageController(Controller):
+    async def broken(self, conn, params):
+        raise LookupError
+
     async def slow(self, conn, params):
         await asyncio.sleep(0)
         query()
@@ -479,7 +484,7 @@ class RoomChannel(Channel):
         return socket.ok()
 
 class Router(phoenix.Router):
-    for action in ("slow", "busy", "waits", "thread"):
+    for action in ("broken", "slow", "busy", "waits", "thread"):
         get(f"/{{action}}", PageController, action)
     with socket("/ws"):
         channel("rooms", RoomChannel)
@@ -523,6 +528,13 @@ def test_in_dev_a_callback_of_a_channel_is_named_too(start: Callable[..., Starte
         client.recv(TIMEOUT)
     server.request("/waits")
     assert [name for name, _ in warned(server)] == ["__main__.RoomChannel.event"]
+
+
+def test_a_slow_page_for_developers_is_nobodys_fault(start: Callable[..., StartedServer], blocking: Path) -> None:
+    server = start(blocking, PHOENIX_ENV="dev")
+    assert server.request("/broken", headers={"accept": "text/html"}).status == 500
+    server.request("/waits")
+    assert warned(server) == []
 
 
 def test_in_prod_nothing_watches(start: Callable[..., StartedServer], blocking: Path) -> None:
