@@ -16405,7 +16405,7 @@ def _wait_for_mend(error: BaseException) -> None:
 
     endpoints = []
     for left in _inherited.get("servers", ()):
-        endpoint = Endpoint(error_page, **_BARE)
+        endpoint = Endpoint(error_page, name=left.get("name"), **_BARE)
         endpoint.server = endpoint.make_server(*left["address"][:2])
         endpoint.server.address = left["address"]
         endpoints.append(endpoint)
@@ -17681,7 +17681,8 @@ def _server(options: Any) -> None:
     if options.reload and not _inherited:  # then not even the first start has to succeed
         port = _port_number("http", options.port, os.environ.get("PORT") or 4000)
         address = [options.host or "127.0.0.1", port, None, None]
-        _inherited.update(program=_program_to_run(), folders=[os.getcwd()], servers=[{"address": address}])
+        server = {"address": address, "name": options.apps[0]}
+        _inherited.update(program=_program_to_run(), folders=[os.getcwd()], servers=[server])
         try:
             endpoints = _endpoints_of_all(options.apps)
         except _Refused:

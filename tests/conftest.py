@@ -77,7 +77,8 @@ class Response:
 class StartedServer:
     """A program that runs in a process of its own and has said where it listens.
 
-    ``url`` is its address. Every wait is bounded; a server that does not start fails the test with what it wrote.
+    ``url`` is its address, ``announced`` the line that said so. Every wait is bounded; a server that does not start
+    fails the test with what it wrote.
     """
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
@@ -103,6 +104,7 @@ class StartedServer:
             while line := self._lines.get(timeout=seconds):
                 said += line
                 if found := STARTED.search(line):
+                    self.announced = line
                     return found[1]
             problem = "ended before it listened"
         except queue.Empty:

@@ -541,7 +541,7 @@ def test_reload_waits_even_at_the_first_start(project: Project, start: Callable[
     there = f"import os, runpy, sys; os.chdir({str(project.folder)!r}); sys.argv[0] = {str(ROOT / 'phoenix.py')!r}"
     server = start("-c", f"{there}; runpy.run_path(sys.argv[0], run_name='__main__')", "server", "app", "--reload")
     assert server.request("/word").status == 500
-    assert "waiting for the next save" in server.log
+    assert "waiting for the next save" in server.log and server.announced.startswith("Running app on ")
     project.say("two")
     assert word(server) == "two"
     assert server.stop() == 0
