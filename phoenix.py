@@ -16555,7 +16555,7 @@ async def _start_server(endpoint: Endpoint, server: Server) -> None:
         if error.errno == errno.EACCES:
             hint = ".\nPorts below 1024 need a right: set another, or grant CAP_NET_BIND_SERVICE to this process"
         elif not _is_this_machine(host):
-            hint = f'.\nExpected an address of this machine; a public name goes into url={{"host": {host!r}}}'
+            hint = f'.\nExpected an address of this machine; a public name goes into url={{"host": "{host}"}}'
         sys.exit(f"cannot listen on {error.filename}: {error.strerror or error}{hint}")
     except PhoenixError as error:
         logger.critical("%s", error, exc_info=error.__cause__)

@@ -370,4 +370,4 @@ def test_an_address_of_another_machine_is_explained(app_file: Path) -> None:
         env={**os.environ, "PORT": "0", "PYTHONPATH": str(PHOENIX)},
     )  # fmt: skip
     assert ended.returncode == 1 and "cannot listen on shop.invalid:0" in ended.stderr
-    assert "a public name goes into url={\"host\": 'shop.invalid'}" in ended.stderr
+    assert 'a public name goes into url={"host": "shop.invalid"}' in ended.stderr
