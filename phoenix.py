@@ -18243,14 +18243,14 @@ from phoenix import config
 
 config(
     http={"port": os.environ.get("PORT") or 4000},
-    url={"host": os.environ.get("PHX_HOST") or "example.com", "port": 80},  # what links begin with
-    # Behind a proxy on this machine that speaks https, such as nginx:
+    url={"host": os.environ.get("PHX_HOST") or "example.com"},  # what links begin with
+    # Behind a proxy on this machine that speaks https, such as nginx, in place of the url above:
     #
     # url={"host": "example.com", "scheme": "https"},
-    # trusted_proxies=["127.0.0.1"],
+    # trusted_proxies=["127.0.0.1"],  # ["unix"] if it comes by a socket
     # force_ssl=True,
     #
-    # To speak https without a proxy, with key and certificate in priv/ssl:
+    # To speak https without a proxy, with key and certificate in priv/ssl, in place of the http above:
     #
     # http={"host": "0.0.0.0", "port": 80},
     # https={"port": 443, "keyfile": "priv/ssl/key.pem", "certfile": "priv/ssl/cert.pem"},

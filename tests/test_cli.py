@@ -987,6 +987,23 @@ def test_in_production_it_answers_with_its_error_pages(
     assert server.request("/").status == 200
 
 
+@pytest.mark.parametrize(
+    "comments, begins", [(slice(0, 0), "http"), (slice(0, 3), "https"), (slice(3, 6), "https")],
+    ids=["as it is", "behind a proxy", "without a proxy"],
+)  # fmt: skip
+def test_its_links_have_the_port_of_their_scheme(made: Path, comments: slice, begins: str) -> None:
+    file = made / "config" / "prod.py"
+    text = file.read_text()
+    lines = re.findall(r"^    # (\w+=.*)$", text, re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines[comments]:  # it stands in place of the option of the same name
+        text = re.sub(rf"^    {line.partition('=')[0]}=.*\n", "", text, flags=re.MULTILINE)
+        text = text.replace("config(\n", f"config(\n    {line}\n")
+    file.write_text(text)
+    done = run("-c", "import app; print(app.app.url('/a'))", cwd=made, PHOENIX_ENV="prod", SECRET_KEY_BASE="s" * 64)
+    assert done.stdout == f"{begins}://example.com/a\n", done.stderr
+
+
 def test_in_production_it_needs_a_secret(new_app: Path) -> None:
     done = run("app.py", cwd=new_app, PHOENIX_ENV="prod")
     assert done.returncode == 1 and "secret_key_base is not set" in done.stderr and "SECRET_KEY_BASE" in done.stderr
