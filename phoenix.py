@@ -10992,9 +10992,10 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
     method, target, major, minor = parts.groups()
     if major != b"1":
         raise HTTPProtocolError(505, "the version of HTTP is not 1.0 or 1.1")
-    headers = limits._known_blocks.get(block)
-    if headers is None:
-        headers = _parse_headers(block, limits)
+    known = limits._known_blocks.get(block)
+    headers = known or _parse_headers(block, limits)
+    comes_again = "sec-websocket-key" not in headers.fields  # each WebSocket has another
+    if comes_again and known is None:
         _remember(limits._known_blocks, block, headers)
     if minor != b"0":
         if not headers.host:
@@ -11005,7 +11006,8 @@ def parse_request_head(head: bytes, limits: HTTPLimits) -> Request:
         target, headers = _other_target(method, target, headers)
     path, _, query = target.decode("ascii").partition("?")
     request = Request(method.decode("ascii"), path, query, 0 if minor == b"0" else 1, headers)
-    _remember(limits._known_heads, head, request)
+    if comes_again:
+        _remember(limits._known_heads, head, request)
     return request
 
 
@@ -12202,6 +12204,7 @@ class _Wire:
 
     def _leave_server(self) -> None:
         if self.lost and not self.kept:
+            self.handler = None  # which knows this wire: so that both are freed at once, not by the garbage collector
             self.server.connections.discard(self)
             self.server.check_drained()
 

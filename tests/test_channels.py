@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -2800,6 +2801,25 @@ def test_actions_and_channels_meet_in_one_test() -> None:
         room = connected.join("rooms:a")
         assert client.post("/say", {"body": "hi"}).status == 200
         room.assert_push("new:msg", {"body": "hi"})
+
+
+def test_a_connection_that_is_gone_leaves_nothing_of_ours_to_the_garbage_collector() -> None:
+    def alive() -> int:
+        kinds = (phoenix._WebSocketWire, phoenix._WebSocketParser, phoenix._Session, phoenix.Socket, Room)
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    with Serving(app_with()) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            with ws(server, V2_URL) as client:
+                client.send(json.dumps(JOIN))
+                assert read(client, 1) == [JOINED]
+                assert alive() > before
+            until(lambda: alive() == before, "reference counts alone have freed it")
+        finally:
+            gc.enable()
 
 
 def test_the_test_client_meets_the_clients_of_a_server_in_this_process() -> None:

@@ -372,6 +372,12 @@ def test_a_head_that_is_known_is_not_parsed_again_and_one_that_differs_is() -> N
     assert other.headers is first.headers
 
 
+def test_the_head_of_a_websocket_is_not_remembered_for_none_has_it_again() -> None:
+    limits = HTTPLimits()
+    parse_request_head(b"GET /ws HTTP/1.1\r\nhost: a\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", limits)
+    assert not limits._known_heads and not limits._known_blocks
+
+
 def test_headers_that_are_known_are_not_parsed_again_and_headers_that_differ_are() -> None:
     limits = HTTPLimits()
     wire = b"GET /%b HTTP/1.1\r\nHost: %b\r\n\r\n"
