@@ -1458,7 +1458,7 @@ def run_steps(conn: Any, steps: Sequence[_Step]) -> Any:
             return _cross_over(conn, steps[at:])
         result = call(conn)
         if result is not conn:
-            if runs == _STEPPED:
+            if runs == _STEPPED:  # as `_step` does, at each request: the call would cost as much as the step
                 try:
                     result.send(None)
                 except StopIteration as stop:
@@ -15212,6 +15212,7 @@ def _routes_from(router: Any, above: str = "") -> Iterator[tuple[str, Route]]:
 
 
 def _concerns_get(step: _Step) -> bool:
+    """Tell whether a plug of ours may have something to do when the method is GET, as it mostly is."""
     call = step[2].call
     return call not in (method_override, head_as_get) and not isinstance(call, Parsers)
 
